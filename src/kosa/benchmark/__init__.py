@@ -1,5 +1,5 @@
 """`kosa bench`: Kosa beside the bare limit and the other libraries, on the machine at hand."""
 
-from kosa.benchmark.run import NAMES, run
+from kosa.benchmark.runner import NAMES, run
 
 __all__ = ["NAMES", "run"]

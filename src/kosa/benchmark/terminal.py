@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 
 from kosa.benchmark import report
-from kosa.benchmark.run import Run, check, run
+from kosa.benchmark.runner import Run, check, run
 
 # Wide enough for the table of all medians where the output is a file and has no width of its own.
 _FILE_WIDTH = 160
