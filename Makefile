@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CHROMIUM := $(firstword $(foreach name,chromium chromium-browser google-chrome google-chrome-stable,$(shell command -v $(name) 2>/dev/null)))
 
-.PHONY: help demo test check bench test-browser clean
+.PHONY: help demo test check bench test-browser chromium clean
 .DELETE_ON_ERROR:
 
 help:
@@ -21,20 +21,23 @@ help:
 # Stamps say which extras .venv holds; a changed pyproject.toml makes them old.
 $(VENV)/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Kosa needs Python 3.11 or later, and this is " + sys.version.split()[0] + ": make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
 $(VENV)/has-demo: $(VENV)/made pyproject.toml
-	$(PIP) install --quiet --editable ".[demo]"
+	@echo "Installing Kosa and its demo tools into $(VENV), once …"
+	@$(PIP) install --quiet --editable ".[demo]"
 	@touch $@
 
 # torch is pinned in pyproject.toml to the version whose build for the CPU pip finds.
 $(VENV)/has-test: $(VENV)/made pyproject.toml
-	$(PIP) install --quiet --editable ".[test,dev]"
+	@echo "Installing Kosa and its test and dev tools into $(VENV), once …"
+	@$(PIP) install --quiet --editable ".[test,dev]"
 	@touch $@
 
 $(VENV)/has-bench: $(VENV)/made pyproject.toml
-	$(PIP) install --quiet --editable ".[bench,test]"
+	@echo "Installing Kosa and its benchmark tools into $(VENV), once …"
+	@$(PIP) install --quiet --editable ".[bench]"
 	@touch $@
 
 demo: $(VENV)/has-demo
@@ -52,13 +55,14 @@ check: $(VENV)/has-test
 bench: $(VENV)/has-bench
 	$(BIN)/kosa bench --json bench/results/latest.json --markdown bench/results/latest.md
 
-test-browser: $(VENV)/has-test
+test-browser: chromium $(VENV)/has-test
+	$(BIN)/pytest -m browser
+
+chromium:
 ifeq ($(CHROMIUM),)
 	@echo "make test-browser opens the HTML pages in Chromium, and there is none here. On Debian or Ubuntu:" >&2
 	@echo "    apt-get install chromium fonts-ipafont-gothic" >&2
 	@exit 1
-else
-	$(BIN)/pytest -m browser
 endif
 
 clean:
