@@ -31,6 +31,7 @@ class Contestant:
 
     call: Callable[[], Any]
     answer: Callable[[Any], Answer] | None  # None: the limit, which computes nothing
+    tolerance: float = 1e-5  # of the loss, relative; ten times that of the gradient's largest entry
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def _first_line(error: BaseException) -> str:
     return f"failed: {type(error).__name__}" + (f": {text[0][:80]}" if text else "")
 
 
-def _check(answer: Answer, reference: Answer, rows: Sequence[int], tolerance: float) -> float:
+def _check(answer: Answer, tolerance: float, reference: Answer, rows: Sequence[int]) -> float:
     """Relative error of the loss; raises Missing where the loss, or the gradient of `rows`, is wrong."""
     loss, grad = answer
     expected, expected_grad = reference
@@ -97,7 +98,7 @@ def _warm(entry: Entry, problem: Any, result: Result) -> tuple[Contestant, float
             contestant = entry.prepare(problem)
             value = contestant.call()
         if contestant.answer is not None:
-            result.error = _check(contestant.answer(value), *problem.checks())
+            result.error = _check(contestant.answer(value), contestant.tolerance, *problem.checks())
         del value
         start = time.perf_counter()
         contestant.call()

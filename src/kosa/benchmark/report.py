@@ -22,7 +22,9 @@ class Table:
     rows: Sequence[tuple[str, ...]]
 
     def print(self, console: Console) -> None:
-        table = RichTable(title=self.title, title_justify="left", title_style="bold")
+        # Not the table's own title: that is wrapped to the width of the table.
+        console.print(self.title, style="bold")
+        table = RichTable()
         for number, column in enumerate(self.columns):
             table.add_column(column, justify="right" if number else "left", no_wrap=number == 0)
         for row in self.rows:
