@@ -145,9 +145,16 @@ def test_quartiles_and_range_are_those_of_the_rounds() -> None:
     assert (summary["rounds"], summary["calls_a_round"]) == (5, 2)
 
 
-# 1 MiB and more goes to threads; 3 threads do not divide it evenly; 7 bytes at the end make no whole word.
-@pytest.mark.parametrize(("size", "dtype"), [(10, np.float32), (400_001, np.float32), (1_500_003, np.uint8)])
+@pytest.fixture(params=["one thread", "all threads"])
+def forced(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes one of the two ways whichever is faster here, for both must touch every byte."""
+    monkeypatch.setattr(limits, "_faster", lambda one, many: one if request.param == "one thread" else many)
+
+
+# 3 threads do not divide these evenly, and 3 bytes at the end make no whole word.
+@pytest.mark.parametrize(("size", "dtype"), [(10, np.float32), (40_001, np.float32), (1_503, np.uint8)])
 @pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.usefixtures("forced")
 def test_the_bare_read_reads_every_word(size: int, dtype: type, threads: int) -> None:
     array = np.random.default_rng(0).integers(1, 100, size).astype(dtype)
     read = limits.bare_read([array], threads).call()
@@ -155,12 +162,15 @@ def test_the_bare_read_reads_every_word(size: int, dtype: type, threads: int) ->
     assert sum(int(part) for part in read) % 2**64 == int(words.sum())
 
 
+@pytest.mark.usefixtures("forced")
 def test_the_bare_read_of_two_arrays_reads_both() -> None:
     a, b = np.arange(1000, dtype=np.uint64), np.full(7, 5, np.uint64)
     assert sum(limits.bare_read([a, b], 2).call()) == a.sum() + b.sum()
 
 
-def test_the_bare_copy_copies_every_element(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.usefixtures("forced")
+def test_the_bare_copy_copies_every_element(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[np.ndarray] = []
     full_like = np.full_like
 
@@ -169,9 +179,15 @@ def test_the_bare_copy_copies_every_element(monkeypatch: pytest.MonkeyPatch) -> 
         return made[-1]
 
     monkeypatch.setattr(np, "full_like", remembered)
-    source = np.random.default_rng(0).standard_normal((1001, 307)).astype(np.float32)
-    limits.bare_copy(source, 3).call()
+    source = np.random.default_rng(0).standard_normal((101, 37)).astype(np.float32)
+    limits.bare_copy(source, threads).call()
     np.testing.assert_array_equal(made[0], source)
+
+
+def test_the_limit_is_the_faster_of_one_thread_and_all() -> None:
+    fast, slow = (lambda: None), (lambda: time.sleep(0.005))
+    assert limits._faster(fast, slow) is fast
+    assert limits._faster(slow, fast) is fast
 
 
 def numpy_answer(p: Problem) -> tuple[float, np.ndarray]:
