@@ -8,7 +8,7 @@ from kosa.benchmark import machine, processes, series
 from kosa.benchmark.cases import CASES, GOALS, Case, Goal
 from kosa.benchmark.contestants import without
 from kosa.benchmark.harness import MIN_SECONDS, Missing, Say, measure, median_of
-from kosa.cpu.threads import set_num_threads
+from kosa.cpu.threads import num_threads
 
 NAMES = [*(case.name for case in CASES), "series", "memory", "start-up"]
 ROUNDS = 15
@@ -40,8 +40,7 @@ def run(
     """
     check(names, rounds)
     rounds = rounds or (QUICK_ROUNDS if quick else ROUNDS)
-    threads = machine.cores()
-    set_num_threads(threads)
+    threads = num_threads()  # which KOSA_NUM_THREADS sets; the other libraries get as many
     found: Run = {
         "machine": machine.describe(),
         "threads": threads,
