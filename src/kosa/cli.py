@@ -50,6 +50,34 @@ def bench(
         raise click.UsageError(str(error)) from None
 
 
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("targets")
+@click.argument("predictions")
+@click.option("--probs", "kind", flag_value="probs", help="PREDICTIONS are probabilities (the default).")
+@click.option("--logits", "kind", flag_value="logits", help="PREDICTIONS are logits.")
+@click.option("--log-probs", "kind", flag_value="log_probs", help="PREDICTIONS are log-probabilities.")
+@click.option("--dot", "kind", flag_value="dot", help="Show the matrix product of the two, cell by cell.")
+@click.option("--lang", type=click.Choice(["en", "ja"]), default="en", show_default=True)
+@click.option("--html", metavar="FILE", help="Write it as one HTML file, too.")
+@click.option("--json", "json_path", metavar="PATH", help="Write every number as JSON; `-`: to stdout.")
+def explain(
+    targets: str, predictions: str, kind: str | None, lang: str, html: str | None, json_path: str | None
+) -> None:
+    """Show a cross-entropy step by step, from vectors to the result.
+
+    Numbers are separated by spaces, rows by semicolons: kosa explain "0 1 0" "0.2 0.7 0.1". A single target a
+    row is a class index, counted from 0.
+    """
+    # Unknown options are arguments here, for a row of numbers may start with a minus.
+    from kosa.explanation import terminal
+
+    try:
+        terminal.run(targets, predictions, kind or "probs", lang, html, json_path)
+    except (ValueError, TypeError, IndexError) as error:
+        terminal.complain(error)
+        sys.exit(2)
+
+
 def main() -> None:
     """Entry point. Exit status 0; 2 for bad usage or bad input (one line on stderr); 1 otherwise."""
     cli(prog_name="kosa")
