@@ -126,7 +126,7 @@ def explain(
 
     >>> import kosa
     >>> kosa.explain([0, 1, 0], probs=[0.2, 0.7, 0.1])
-    <kosa.Explanation: 8 steps, 0.356675 nats>
+    <kosa.Explanation: 9 steps, 0.356675 nats>
     """
     _check_lang(lang)
     kind, given = _given(probs, logits, log_probs)
@@ -181,9 +181,9 @@ def _check_lang(lang: str) -> None:
 
 
 def _numbers(values: ArrayLike, name: str) -> Array:
-    """`values` as float64, or an error that says what they were."""
+    """`values` as float64. A copy: pages are made when they are asked for."""
     try:
-        return np.asarray(values, np.float64)
+        return np.array(values, np.float64)
     except (TypeError, ValueError) as error:
         raise type(error)(f"`{name}` must be numbers, in rows of one length: {error}") from None
 
@@ -212,7 +212,10 @@ def _given(
 
 def _targets(targets: ArrayLike, predictions: Array, kind: str) -> tuple[Array, tuple[int, ...] | None]:
     """Targets as N×K rows, and the class indices if that is what they were."""
-    given = np.asarray(targets)
+    try:
+        given = np.asarray(targets)
+    except ValueError as error:
+        raise ValueError(f"`targets` must be in rows of one length: {error}") from None
     classes = predictions.shape[-1]
     rows = np.atleast_2d(predictions).shape
     if given.shape == predictions.shape or (
@@ -259,9 +262,9 @@ def _check_values(rows: Array, kind: Kind) -> None:
 
 
 def _jsonable(value: object) -> Any:
-    """Lists and numbers that JSON has; it has no infinity, so that becomes null."""
+    """What JSON has. It has no infinity: "inf" and "-inf" stand for it, and `float` reads them back."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, list):
         return [_jsonable(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -19,7 +19,7 @@ TYPED = str.maketrans("，、；", ",,;")
 
 
 def run(left: str, right: str, kind: str, lang: str, html: str | None, json_path: str | None) -> None:
-    """Explain targets and predictions of that kind, or their product if it is "dot", and write what was asked.
+    """Explain targets and predictions of that kind, or (if it is "dot") a product, and write it out.
 
     Raises ValueError, TypeError or IndexError if that cannot be done with what was typed.
     """

@@ -49,8 +49,9 @@ class _Text:
         lines = ["  " + self.sign(page.heading), "  " + self.sign("=") * _width(self.sign(page.heading)), ""]
         lines += self.prose(page.lead) + self.prose(page.copying)
         for number, step in enumerate(page.steps, start=1):
-            title = f"{number}. {self.sign(step.title)}"
-            lines += ["", "  " + title, "  " + "-" * _width(title)]
+            title = _wrapped(f"{number}. {self.sign(step.title)}", self.width - 2)
+            rule = "-" * max(_width(line) for line in title)
+            lines += ["", *("  " + line for line in (*title, rule))]
             for paragraph in step.text:
                 lines += self.prose(paragraph)
             for shown in step.shown:
