@@ -1,0 +1,163 @@
+"""What comes from a caller, as NumPy arrays that fit together, or an error that says what does not."""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from kosa import loss
+from kosa.cpu.engine import _NO_FLOATS, Job
+from kosa.cpu.layout import Array
+from kosa.loss import Options
+
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+def as_array(value: Any, name: str) -> Array:
+    """Return a NumPy array: arrays as they are, Python's lists and numbers converted, anything else a TypeError."""
+    if type(value) is np.ndarray:
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"`{name}` is a masked array, whose mask would be lost: fill it, or ignore rows by `ignore_index`"
+        )
+    if isinstance(value, np.ndarray | np.generic):
+        return np.asarray(value)
+    if isinstance(value, list | tuple | int | float):
+        try:
+            array = np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"`{name}` is no rectangular list: {error}") from None
+        if array.dtype == object:
+            raise TypeError(f"`{name}` must hold numbers, but is a list of other objects")
+        return array
+    came = f"{type(value).__module__}.{type(value).__qualname__}"
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        raise TypeError(
+            f"`{name}` is a torch.Tensor, which kosa does not take yet: pass `{name}.detach().cpu().numpy()`"
+        )
+    raise TypeError(
+        f"`{name}` must be a NumPy array, a list or a number, but is a {came}: convert it, for example with numpy.asarray"
+    )
+
+
+def floats(value: Any, name: str) -> Array:
+    """Return a floating array; a list of integers becomes float64."""
+    array = as_array(value, name)
+    dtype = array.dtype
+    if dtype.name not in _FLOATS:
+        if dtype.kind in "iu" and not isinstance(value, np.ndarray | np.generic):
+            return array.astype(np.float64)
+        raise TypeError(f"`{name}` must be floating ({', '.join(_FLOATS)}), but is {dtype.name}")
+    return array
+
+
+def weights(value: Any, name: str, shape: tuple[int, ...], meaning: str) -> Array:
+    """Return weights as a contiguous float64 vector; empty for None."""
+    if value is None:
+        return _NO_FLOATS
+    if isinstance(value, str | dict):
+        raise TypeError(
+            f"`{name}` must be an array of shape {shape}, but is {value!r:.40}: compute the weights, for example with "
+            "sklearn.utils.class_weight.compute_class_weight"
+        )
+    array = as_array(value, name)
+    if array.dtype.kind not in "iufb" and array.dtype.name != "bfloat16":
+        raise TypeError(f"`{name}` must hold numbers, but is {array.dtype.name}")
+    loss.weight_shape(name, array.shape, shape, meaning)
+    flat = np.ascontiguousarray(array, np.float64).reshape(-1).view()
+    flat.flags.writeable = False
+    return flat
+
+
+def index_vector(targets: Array) -> Array:
+    """Return class indices as a contiguous int64 vector."""
+    if targets.dtype == np.uint64:
+        targets = np.minimum(targets, np.uint64(np.iinfo(np.int64).max))  # must not wrap round to a class
+    flat = np.ascontiguousarray(targets, np.int64).reshape(-1).view()
+    flat.flags.writeable = False
+    return flat
+
+
+def job(targets: Any, predictions: Any, class_weight: Any, sample_weight: Any, options: Options) -> Job:
+    """Check targets, predictions and weights against each other."""
+    name = options.kind
+    x = floats(predictions, name)
+    axis = loss.class_axis(options.axis, x.shape, name)
+    if targets is None:
+        return Job(x, axis, _NO_FLOATS, True, _NO_FLOATS, _NO_FLOATS, options)
+    t = as_array(targets, "targets")
+    kind = "f" if t.dtype.name in _FLOATS else t.dtype.kind if t.dtype.kind != "f" else "V"
+    indexed = loss.targets_are_indices(t.shape, t.dtype.name, kind, x.shape, axis, name)
+    if indexed:
+        t = index_vector(t)
+    rows = x.shape[:axis] + x.shape[axis + 1 :]
+    return Job(
+        x, axis, t, indexed,
+        weights(class_weight, "class_weight", (x.shape[axis],), "class"),
+        weights(sample_weight, "sample_weight", rows, "row"),
+        options,
+    )  # fmt: skip
+
+
+def binary_targets(targets: Any, shape: tuple[int, ...], name: str, ignore_index: int) -> Array:
+    """Return targets as floats, or as int8: 0, 1, and −1 for an ignored element."""
+    t = as_array(targets, "targets")
+    if t.shape != shape:
+        raise ValueError(f"`targets` must have the shape of `{name}`, {shape}, but have {t.shape}")
+    if t.dtype.kind == "b":
+        return t.view(np.int8)
+    if t.dtype.kind in "iu":
+        ignored = t == ignore_index
+        wrong = ~(ignored | (t == 0) | (t == 1))
+        if wrong.any():
+            bad = np.unravel_index(int(wrong.argmax()), shape)
+            where = f" at {bad[0] if len(bad) == 1 else tuple(map(int, bad))}" if bad else ""
+            raise ValueError(
+                f"`targets` of integers must be 0, 1 or `ignore_index` ({ignore_index}), but the value{where} is {t[bad]}"
+            )
+        return np.where(ignored, -1, t).astype(np.int8)
+    if t.dtype.name not in _FLOATS:
+        raise TypeError(f"`targets` must be bool, integers 0 and 1, or floating, but are {t.dtype.name}")
+    return t
+
+
+def broadcast_weights(value: Any, name: str, shape: tuple[int, ...]) -> Array:
+    """Return one weight an element as a float64 vector; empty for None."""
+    if value is None:
+        return _NO_FLOATS
+    array = as_array(value, name)
+    if array.dtype.kind not in "iufb" and array.dtype.name != "bfloat16":
+        raise TypeError(f"`{name}` must hold numbers, but is {array.dtype.name}")
+    try:
+        array = np.broadcast_to(array, shape)
+    except ValueError:
+        raise ValueError(
+            f"`{name}` must broadcast to the predictions' shape {shape}, but has {array.shape}"
+        ) from None
+    return weights(array, name, shape, "element")
+
+
+def check_out(out: Any, predictions: Array, name: str, **others: Array) -> None:
+    """Check that a gradient can be written to `out` without destroying what is still to be read."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(
+            f"`out` must be a NumPy array, but is a {type(out).__module__}.{type(out).__qualname__}"
+        )
+    if out.dtype != predictions.dtype:
+        raise TypeError(f"`out` must have the dtype of `{name}`, {predictions.dtype}, but has {out.dtype}")
+    if out.shape != predictions.shape:
+        raise ValueError(f"`out` must have the shape of `{name}`, {predictions.shape}, but has {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("`out` must be writable, but is read-only")
+    same = out.ctypes.data == predictions.ctypes.data and out.strides == predictions.strides
+    if not same:
+        others = {name: predictions, **others}
+    for other, array in others.items():
+        if np.may_share_memory(out, array) and np.shares_memory(out, array):
+            raise ValueError(
+                f"`out` overlaps `{other}`: pass an array of its own, or exactly the array of `{name}`"
+            )
+    if not same and any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
+        raise ValueError("`out` is a broadcast array, whose elements share memory: pass an array of its own")

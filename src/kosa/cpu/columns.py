@@ -1,0 +1,264 @@
+"""Cross-entropy from logits, many rows side by side: for few classes, and for a class axis that is not the last.
+
+N rows, K classes, B rows a block. A row of few classes is too short to vectorise along, so a block of rows is laid out
+as a K×B tile of the working type W (transposed from rows, or copied where rows already lie side by side, as in
+N×C×H×W) and every step runs across its B lanes. A lane's arithmetic is the same whichever lane it is. Lanes beyond the
+last row compute on what the tile held before, and are not stored.
+
+Semantics, options and arguments are those of `rows.cross_entropy_rows`.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from kosa.cpu._bits import choose, keep, larger, narrow, widen
+from kosa.cpu._compile import kernel, part
+from kosa.cpu.elementary import exp, log1p, sech2, tanh
+from kosa.cpu.rows import row_loss
+
+_BLOCK = 16  # classes summed in W before their total goes to float64
+
+
+@part
+def load_lanes(
+    x: Any, start: int, lane_step: int, class_step: int, classes: int, count: int, tile: Any
+) -> None:
+    """tile[k, b] ← x of row b, class k."""
+    lanes = tile.size // classes
+    if lane_step == 1:
+        for k in range(classes):
+            source = x[start + k * class_step : start + k * class_step + count]
+            target = tile[k * lanes : k * lanes + count]
+            for b in range(count):
+                target[b] = widen(source[b], tile)
+    else:
+        for b in range(count):
+            for k in range(classes):
+                tile[k * lanes + b] = widen(x[start + b * lane_step + k * class_step], tile)
+
+
+@part
+def store_lanes(
+    tile: Any, classes: int, count: int, out: Any, start: int, lane_step: int, class_step: int
+) -> None:
+    """Write the first `count` lanes of the tile in the format of `out`."""
+    lanes = tile.size // classes
+    if lane_step == 1:
+        for k in range(classes):
+            source = tile[k * lanes : k * lanes + count]
+            target = out[start + k * class_step : start + k * class_step + count]
+            for b in range(count):
+                target[b] = narrow(source[b], out)
+    else:
+        for b in range(count):
+            for k in range(classes):
+                out[start + b * lane_step + k * class_step] = narrow(tile[k * lanes + b], out)
+
+
+@part
+def transform_lanes(softcap: float, temperature: float, tile: Any) -> None:
+    """z ← softcap·tanh(z/softcap)/temperature."""
+    if softcap == 0.0:
+        for k in range(tile.size):
+            tile[k] = tile[k] / temperature
+    else:
+        for k in range(tile.size):
+            tile[k] = softcap * tanh(np.float64(tile[k]) / softcap) / temperature
+
+
+@part
+def maxima(tile: Any, reference: Any, highest: Any) -> None:
+    """The largest logit of each lane, and what to subtract: the same, or 0 where it is −inf."""
+    lanes = reference.size
+    one = tile.dtype.type(-np.inf)
+    reference[:] = one
+    for lo in range(0, tile.size, lanes):
+        z = tile[lo : lo + lanes]
+        for b in range(lanes):
+            reference[b] = larger(reference[b], z[b])
+    for b in range(lanes):
+        highest[b] = np.float64(reference[b])
+        reference[b] = keep(reference[b], reference[b] != one)
+
+
+@part
+def sum_exp_lanes(tile: Any, reference: Any, partial: Any, ties: Any, r: Any) -> None:
+    """z ← exp(z − m); r ← its sum over all but one of the z = m."""
+    lanes = reference.size
+    one = tile.dtype.type(1)
+    r[:] = 0.0
+    ties[:] = -1
+    for lo in range(0, tile.size, _BLOCK * lanes):
+        partial[:] = 0
+        for at in range(lo, min(lo + _BLOCK * lanes, tile.size), lanes):
+            block = tile[at : at + lanes]
+            for b in range(lanes):
+                z, m = block[b], reference[b]
+                e = exp(z - m)
+                partial[b] += keep(e, z != m)
+                ties[b] += keep(one, z == m)
+                block[b] = e
+        for b in range(lanes):
+            r[b] += np.float64(partial[b])
+    for b in range(lanes):
+        r[b] += np.float64(ties[b])
+
+
+@part
+def sum_targets_lanes(tile: Any, targets: Any, reference: Any, mass: Any, spread: Any) -> None:
+    """mass ← Σ t, spread ← Σ t·(m − z), where 0·∞ = 0."""
+    lanes = reference.size
+    mass[:] = 0.0
+    spread[:] = 0.0
+    for lo in range(0, tile.size, lanes):
+        z, t = tile[lo : lo + lanes], targets[lo : lo + lanes]
+        for b in range(lanes):
+            spread[b] += np.float64(keep(t[b] * (reference[b] - z[b]), t[b] != 0))
+            mass[b] += np.float64(t[b])
+
+
+@part
+def slopes_lanes(tile: Any, factor: Any) -> None:
+    """e ← factor·e."""
+    lanes = factor.size
+    for lo in range(0, tile.size, lanes):
+        block = tile[lo : lo + lanes]
+        for b in range(lanes):
+            block[b] *= factor[b]
+
+
+@part
+def slopes_dense_lanes(tile: Any, targets: Any, factor: Any, total: Any, rest: Any, scale: Any) -> None:
+    """e ← factor·e − scale·t; at a maximum scale·((total − t) − rest), which does not cancel."""
+    lanes = factor.size
+    one = tile.dtype.type(1)
+    for lo in range(0, tile.size, lanes):
+        block, targets_block = tile[lo : lo + lanes], targets[lo : lo + lanes]
+        for b in range(lanes):
+            e, t = block[b], targets_block[b]
+            usual = factor[b] * e - scale[b] * t
+            peak = scale[b] * ((total[b] - t) - rest[b])
+            block[b] = keep(usual, e != one) + keep(peak, e == one)
+
+
+@kernel
+def cross_entropy_columns(
+    z: Any, z_steps: Any,
+    index: Any, ignore: int, index_weight: Any,
+    t: Any, t_steps: Any, class_weight: Any,
+    row_weight: Any,
+    numbers: Any,
+    inner: int, classes: int, first: int, last: int,
+    scratch: Any, targets: Any, peaks: Any,  # W: K·B; W: K·B or empty; unused
+    losses: Any,
+    out: Any, out_steps: Any,
+) -> None:  # fmt: skip
+    """Losses, and gradients where `out` is not empty, of rows first..last−1."""
+    scale, z_loss, softcap, temperature, t_scale, t_shift = numbers
+    z_start, z_outer, z_inner, z_step = z_steps
+    t_start, t_outer, t_inner, t_step = t_steps
+    out_start, out_outer, out_inner, out_step = out_steps
+    with_grad = out.size > 0
+    dense = t.size > 0
+    zero = scratch.dtype.type(0)
+    lanes = scratch.size // classes
+    small = np.zeros((7, lanes), scratch.dtype)
+    reference, partial, ties, factor, total_w, rest_w, scale_w = (
+        small[0], small[1], small[2], small[3], small[4], small[5], small[6]
+    )  # fmt: skip
+    wide = np.zeros((9, lanes))
+    highest, r, mass, spread, z_hit, hit, weight, t_hit, loss = (
+        wide[0], wide[1], wide[2], wide[3], wide[4], wide[5], wide[6], wide[7], wide[8]
+    )  # fmt: skip
+    live = np.zeros(lanes, np.bool_)
+    n = first
+    while n < last:
+        i, o = 0, n
+        count = min(lanes, last - n)
+        if inner != 1:
+            o = n // inner
+            i = n - o * inner
+            count = min(count, inner - i)
+        z_lane, t_lane, out_lane = (
+            (z_outer, t_outer, out_outer) if inner == 1 else (z_inner, t_inner, out_inner)
+        )  # fmt: skip
+        z_block = z_start + o * z_outer + i * z_inner
+        t_block = t_start + o * t_outer + i * t_inner
+        out_block = out_start + o * out_outer + i * out_inner
+        load_lanes(z, z_block, z_lane, z_step, classes, count, scratch)
+        if softcap != 0.0 or temperature != 1.0:
+            transform_lanes(softcap, temperature, scratch)
+        if dense:
+            load_lanes(t, t_block, t_lane, t_step, classes, count, targets)
+            for k in range(classes):
+                w = class_weight[k] if class_weight.size else 1.0
+                if w != 1.0 or t_scale != 1.0 or t_shift != 0.0:
+                    for at in range(k * lanes, k * lanes + lanes):
+                        targets[at] = (np.float64(targets[at]) * t_scale + t_shift) * w
+        dropped = 0
+        for b in range(count):
+            weight[b] = row_weight[n + b] if row_weight.size else 1.0
+            live[b] = weight[b] != 0.0
+            hit[b] = 0.0
+            z_hit[b] = 0.0
+            if index.size:
+                target = index[n + b]
+                if target == ignore:
+                    live[b] = False
+                else:
+                    hit[b] = index_weight[target] if index_weight.size else 1.0
+                    z_hit[b] = scratch[target * lanes + b]
+                    if dense:
+                        t_hit[b] = targets[target * lanes + b]
+                    elif hit[b] == 0.0 and z_loss == 0.0:
+                        live[b] = False
+            dropped += not live[b]
+
+        maxima(scratch, reference, highest)
+        if dense:
+            sum_targets_lanes(scratch, targets, reference, mass, spread)
+        sum_exp_lanes(scratch, reference, partial, ties, r)
+        for b in range(lanes):
+            r[b] = choose(abs(highest[b]) == np.inf, np.nan, r[b])
+            one_loss = row_loss(highest[b], r[b], z_hit[b], hit[b], mass[b], spread[b], z_loss)
+            loss[b] = choose(live[b], weight[b] * one_loss, 0.0)
+        losses[n : n + count] = loss[:count]
+
+        if with_grad:
+            for b in range(lanes):
+                s = scale * weight[b]
+                extra = keep(2.0 * z_loss * (highest[b] + log1p(r[b])), z_loss != 0.0)
+                total = hit[b] + mass[b] + extra
+                factor[b] = s * total / (1.0 + r[b])
+                total_w[b] = total
+                rest_w[b] = total * r[b] / (1.0 + r[b])
+                scale_w[b] = s
+            if dense:
+                slopes_dense_lanes(scratch, targets, factor, total_w, rest_w, scale_w)
+            else:
+                slopes_lanes(scratch, factor)
+            if index.size:
+                for b in range(count):
+                    if live[b]:
+                        at = index[n + b] * lanes + b
+                        s = scale * weight[b]
+                        if z_hit[b] == highest[b]:
+                            extra = 2.0 * z_loss * (highest[b] + log1p(r[b])) if z_loss != 0.0 else 0.0
+                            rest = (hit[b] + mass[b] + extra) * r[b] / (1.0 + r[b])
+                            scratch[at] = s * ((mass[b] + extra - t_hit[b]) - rest)
+                        else:
+                            scratch[at] -= s * hit[b]
+            if softcap != 0.0 or temperature != 1.0:
+                for b in range(count):
+                    for k in range(classes):
+                        x = np.float64(widen(z[z_block + b * z_lane + k * z_step], scratch))
+                        slope = sech2(x / softcap) / temperature if softcap != 0.0 else 1.0 / temperature
+                        scratch[k * lanes + b] *= slope
+            if dropped:
+                for b in range(count):
+                    if not live[b]:
+                        for k in range(classes):
+                            scratch[k * lanes + b] = zero
+            store_lanes(scratch, classes, count, out, out_block, out_lane, out_step)
+        n += count

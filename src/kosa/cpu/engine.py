@@ -1,0 +1,359 @@
+"""From checked arrays to kernels: chooses the kernel and the layout, shares the rows out, reduces the losses."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kosa.cpu import indices, statistics
+from kosa.cpu.binary import binary_cross_entropy_elements
+from kosa.cpu.columns import cross_entropy_columns
+from kosa.cpu.layout import Array, Strided, bits, is_native, strided
+from kosa.cpu.probabilities import cross_entropy_probabilities
+from kosa.cpu.rows import TILE, cross_entropy_rows
+from kosa.cpu.threads import for_each_chunk
+from kosa.loss import Options
+
+_FEW = 64  # classes up to which rows go side by side: beyond, a row by itself is faster
+_CHUNK = 1 << 18  # elements a thread takes at a time: small enough to share, large enough to be worth a call
+_SERIAL = 1 << 16  # elements below which a second thread costs more than it saves
+_LANES = 1 << 14  # elements of a K×B tile: 64 KiB of float32
+
+_NO_FLOATS = np.empty(0)
+_NO_FLOATS.flags.writeable = False
+_NO_INDICES = np.empty(0, np.int64)
+_NO_INDICES.flags.writeable = False
+
+Compute = Callable[[int, int], None]
+
+
+class Job(NamedTuple):
+    """What a call computes, checked: `targets` are int64 indices or floats; weights float64, or empty."""
+
+    predictions: Array
+    axis: int
+    targets: Array
+    indexed: bool
+    class_weight: Array
+    row_weight: Array
+    options: Options
+
+
+class Reduced(NamedTuple):
+    """The reduced loss (row losses for "none"), and the gradient or None."""
+
+    loss: Any
+    grad: Array | None
+
+
+def cross_entropy(job: Job, with_grad: bool, out: Array | None) -> Reduced:
+    """Loss and, if asked for, its gradient with respect to the predictions."""
+    with np.errstate(all="ignore"):
+        return _cross_entropy(job, with_grad, out)
+
+
+def _cross_entropy(job: Job, with_grad: bool, out: Array | None) -> Reduced:
+    predictions, options = job.predictions, job.options
+    classes = predictions.shape[job.axis]
+    shape = predictions.shape[: job.axis] + predictions.shape[job.axis + 1 :]
+    rows = predictions.size // classes
+    total = float(rows)
+    if job.indexed:
+        total = indices.check(
+            job.targets, options.ignore_index, classes, job.class_weight, job.row_weight, shape
+        )
+    elif job.row_weight.size:
+        total = float(job.row_weight.sum())
+    divisor = 1.0
+    if options.reduction == "mean":
+        divisor = total if options.denominator is None else float(options.denominator)
+    if with_grad and out is None:
+        out = np.empty_like(predictions, subok=False)
+    losses = np.zeros(rows)
+    if divisor == 0.0 or rows == 0:
+        if out is not None:
+            out[...] = 0
+        if divisor == 0.0:
+            empty = np.nan if options.empty == "nan" else 0.0
+            return Reduced(_as_loss(empty, predictions), out)
+    else:
+        run(job, 1.0 / divisor, losses, out)
+    if options.reduction == "none":
+        return Reduced(_as_loss(losses, predictions).reshape(shape)[()], out)
+    return Reduced(_as_loss(losses.sum() / divisor, predictions), out)
+
+
+def _as_loss(loss: Any, predictions: Array) -> Any:
+    """In float32 for predictions of up to 32 bits, else in float64."""
+    kind = np.float32 if predictions.dtype.itemsize <= 4 else np.float64
+    return loss.astype(kind, copy=False) if isinstance(loss, np.ndarray) else kind(loss)
+
+
+class Plan(NamedTuple):
+    """Arrays as kernels take them: where predictions, targets and gradient lie, and the rows' grid."""
+
+    inner: int
+    classes: int
+    rows: int
+    z: Strided
+    t: Strided
+    out: Strided
+
+
+def run(job: Job, scale: float, losses: Array, out: Array | None) -> None:
+    """Fill `losses` (float64, one a row) and `out`, the gradient of scale·Σ losses."""
+    native, target = _native(job), out
+    plan = _placed(native, out)
+    if plan is None:
+        # Rows that lie on no grid of two steps: one copy of each array, in order.
+        native = native._replace(predictions=np.ascontiguousarray(native.predictions))
+        if not native.indexed:
+            native = native._replace(targets=np.ascontiguousarray(native.targets))
+        if out is not None:
+            target = np.empty(out.shape, out.dtype.newbyteorder("="))
+        plan = _placed(native, target)
+    if plan is None:  # contiguous arrays always lie on a grid
+        raise RuntimeError("no layout for contiguous arrays")
+    share_rows(
+        plan.rows, plan.classes, lambda: losses_worker(native, plan, scale, losses, target is not None)
+    )
+    if out is not None and target is not out:
+        out[...] = target
+
+
+def _native(job: Job) -> Job:
+    """The same job on arrays whose bytes kernels can read."""
+    predictions, targets = job.predictions, job.targets
+    if not is_native(predictions):
+        job = job._replace(predictions=predictions.astype(predictions.dtype.newbyteorder("=")))
+    if not job.indexed and not is_native(targets):
+        job = job._replace(targets=targets.astype(targets.dtype.newbyteorder("=")))
+    return job
+
+
+def _placed(job: Job, out: Array | None) -> Plan | None:
+    """Where everything lies; None if some array must be copied first."""
+    if out is not None and not is_native(out):
+        return None
+    arrays = [job.predictions]
+    if not job.indexed:
+        arrays.append(job.targets)
+    if out is not None:
+        arrays.append(out)
+    placed = strided(job.axis, *map(bits, arrays))
+    if placed is None:
+        return None
+    inner, spans = placed
+    for span in spans[: len(spans) - (out is not None)]:
+        span.flat.flags.writeable = False  # one type of array for kernels, hence one compilation
+    classes = job.predictions.shape[job.axis]
+    z = spans[0]
+    nowhere = Strided(_empty(z.flat.dtype), (0, 0, 0, 0))
+    return Plan(
+        inner, classes, job.predictions.size // classes, z,
+        nowhere if job.indexed else spans[1],
+        spans[-1] if out is not None else Strided(_empty(z.flat.dtype, True), (0, 0, 0, 0)),
+    )  # fmt: skip
+
+
+def losses_worker(
+    job: Job, plan: Plan, scale: float, losses: Array, with_grad: bool, working: Any = None
+) -> Compute:
+    """Return what fills `losses`, and the gradient, for rows first..last−1, with scratch of its own."""
+    options, classes = job.options, plan.classes
+    logits = options.kind == "logits"
+    softcap = 0.0 if options.softcap is None else float(options.softcap)
+    temperature = float(options.temperature)
+    if working is None:
+        exact = (
+            not logits or softcap != 0.0 or temperature != 1.0
+        )  # the transformed logits' rounding would show
+        working = np.float64 if exact or job.predictions.dtype.itemsize == 8 else np.float32
+
+    index, index_weight, class_weight = _NO_INDICES, _NO_FLOATS, job.class_weight
+    t, t_steps = plan.t
+    t_scale, t_shift, smoothing = 1.0, 0.0, float(options.label_smoothing)
+    if not job.indexed:
+        t_scale, t_shift = 1.0 - smoothing, smoothing / classes
+    else:
+        index, index_weight, class_weight, t = job.targets, class_weight, _NO_FLOATS, _empty(working)
+        if smoothing != 0.0:
+            # The index keeps 1 − ε of its weight; the rest is one row that all rows share.
+            each = index_weight if index_weight.size else np.ones(classes)
+            index_weight, t, t_steps = (
+                each * (1.0 - smoothing),
+                (each * (smoothing / classes)).astype(working),
+                (0, 0, 0, 1),
+            )
+            index_weight.flags.writeable = t.flags.writeable = False
+
+    where = (plan.inner, classes)
+    z, z_steps = plan.z
+    out, out_steps = plan.out
+    across = logits and (classes <= _FEW or (plan.inner > 1 and z_steps[3] != 1))
+    size = TILE if not logits else classes if with_grad else min(classes, TILE)
+    if across:
+        size = classes * min(256, max(16, _LANES // classes // 16 * 16), -(-plan.rows // 16) * 16)
+    scratch, t_scratch = np.empty(size, working), np.empty(size if t.size else 0, working)
+    if not logits:
+
+        def compute(first: int, last: int) -> None:
+            cross_entropy_probabilities(
+                z, z_steps, index, options.ignore_index, index_weight, t, t_steps, class_weight, job.row_weight,
+                scale, t_scale, t_shift, options.kind == "log_probs", *where, first, last, scratch, t_scratch,
+                losses, out, out_steps,
+            )  # fmt: skip
+
+        return compute
+
+    kernel = cross_entropy_columns if across else cross_entropy_rows
+    numbers = (scale, float(options.z_loss), softcap, temperature, t_scale, t_shift)
+    peaks = np.empty(-(-classes // TILE))
+
+    def compute_logits(first: int, last: int) -> None:
+        kernel(
+            z, z_steps, index, options.ignore_index, index_weight, t, t_steps, class_weight, job.row_weight,
+            numbers, *where, first, last, scratch, t_scratch, peaks, losses, out, out_steps,
+        )  # fmt: skip
+
+    return compute_logits
+
+
+def share_rows(rows: int, classes: int, worker: Callable[[], Compute]) -> None:
+    """Run `worker()` on all rows; over the threads, in chunks of rows, if they are worth it."""
+    if rows * classes <= _SERIAL:
+        worker()(0, rows)
+        return
+    step = max(1, _CHUNK // classes)
+    if step > 256:
+        step -= step % 256  # whole blocks of lanes
+
+    def chunk_worker() -> Callable[[int], None]:
+        compute = worker()
+        return lambda chunk: compute(chunk * step, min(rows, (chunk + 1) * step))
+
+    for_each_chunk(-(-rows // step), chunk_worker)
+
+
+class Statistics(NamedTuple):
+    """One entry a row, float64 (`argmax` int64); the figures that need targets are None without them."""
+
+    loss: Any
+    lse: Any
+    argmax: Any
+    confidence: Any
+    entropy: Any
+    brier: Any
+    target_entropy: Any
+
+
+def row_statistics(job: Job, with_targets: bool) -> Statistics:
+    """Losses and figures of each row: a chunk of rows is still in cache when its figures follow its losses."""
+    job = _native(job)
+    plan = _placed(job, None)
+    if plan is None:
+        job = job._replace(predictions=np.ascontiguousarray(job.predictions))
+        if not job.indexed:
+            job = job._replace(targets=np.ascontiguousarray(job.targets))
+        plan = _placed(job, None)
+    if plan is None:  # contiguous arrays always lie on a grid
+        raise RuntimeError("no layout for contiguous arrays")
+    options, axis, classes = job.options, job.axis, plan.classes
+    shape = job.predictions.shape[:axis] + job.predictions.shape[axis + 1 :]
+    rows = plan.rows
+    index = _NO_INDICES
+    if with_targets and job.indexed:
+        index = job.targets
+        indices.check(index, options.ignore_index, classes, job.class_weight, job.row_weight, shape)
+    kind = ("logits", "probs", "log_probs").index(options.kind)
+    softcap = 0.0 if options.softcap is None else float(options.softcap)
+    loss, lse, confidence, entropy = (np.zeros(rows) for _ in range(4))
+    brier, target_entropy = (np.zeros(rows if with_targets else 0) for _ in range(2))
+    argmax = np.zeros(rows, np.int64)
+
+    def worker() -> Compute:
+        losses = losses_worker(job, plan, 1.0, loss, False, np.float64) if with_targets else None
+        scratch, t_scratch = np.empty(classes), np.empty(classes if plan.t.flat.size else 0)
+
+        def compute(first: int, last: int) -> None:
+            if losses is not None:
+                losses(first, last)
+            statistics.row_statistics_rows(
+                *plan.z, kind, softcap, float(options.temperature), index, options.ignore_index, *plan.t,
+                plan.inner, classes, first, last, scratch, t_scratch,
+                lse, argmax, confidence, entropy, brier, target_entropy,
+            )  # fmt: skip
+
+        return compute
+
+    with np.errstate(all="ignore"):
+        share_rows(rows, classes, worker)
+    figures = (loss, lse, argmax, confidence, entropy, brier, target_entropy)
+    needs_targets = (True, False, False, False, False, True, True)
+    return Statistics(
+        *(
+            figure.reshape(shape)[()] if with_targets or not needs else None
+            for figure, needs in zip(figures, needs_targets, strict=True)
+        )
+    )
+
+
+def binary_cross_entropy(
+    predictions: Array,
+    targets: Array,
+    pos_weight: Array,
+    row_weight: Array,
+    options: Options,
+    out: Array | None,
+) -> Reduced:
+    """Loss and, where `out` is given, its gradient. `targets`: floats, or int8 with −1 for an ignored element."""
+    with np.errstate(all="ignore"):
+        integers = targets.dtype == np.int8
+        if row_weight.size:
+            total = float(row_weight[targets.reshape(-1) >= 0].sum() if integers else row_weight.sum())
+        else:
+            total = float(np.count_nonzero(targets >= 0) if integers else targets.size)
+        divisor = 1.0
+        if options.reduction == "mean":
+            divisor = total if options.denominator is None else float(options.denominator)
+        losses = np.zeros(predictions.size)
+        if divisor == 0.0:
+            if out is not None:
+                out[...] = 0
+            return Reduced(_as_loss(np.nan if options.empty == "nan" else 0.0, predictions), out)
+        x, t = _vector(predictions), _vector(targets)
+        direct = out is None or (out.flags.c_contiguous and is_native(out))
+        flat_out = _empty(x.dtype, True)
+        if out is not None:
+            flat_out = bits(out).reshape(-1) if direct else np.empty(x.size, x.dtype)
+        smoothing = float(options.label_smoothing)
+
+        def worker() -> Compute:
+            return lambda first, last: binary_cross_entropy_elements(
+                x, options.kind == "logits", t, integers, pos_weight, row_weight,
+                1.0 - smoothing, smoothing / 2, 1.0 / divisor, first, last, losses, flat_out,
+            )  # fmt: skip
+
+        share_rows(x.size, 1, worker)
+        if out is not None and not direct:
+            bits(out)[...] = flat_out.reshape(out.shape)
+        if options.reduction == "none":
+            return Reduced(_as_loss(losses, predictions).reshape(predictions.shape)[()], out)
+        return Reduced(_as_loss(losses.sum() / divisor, predictions), out)
+
+
+def _vector(array: Array) -> Array:
+    """Elements in C order as kernels take them; copied where they lie otherwise."""
+    if not is_native(array):
+        array = array.astype(array.dtype.newbyteorder("="))
+    flat = bits(np.ascontiguousarray(array)).reshape(-1).view()
+    flat.flags.writeable = False
+    return flat
+
+
+@lru_cache
+def _empty(dtype: Any, writable: bool = False) -> Array:
+    none = np.empty(0, dtype)
+    none.flags.writeable = writable
+    return none

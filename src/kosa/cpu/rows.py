@@ -1,0 +1,276 @@
+"""Cross-entropy from logits, a row at a time: for rows long enough to vectorise along their classes.
+
+N rows, K classes. W is the working type (float32; float64 for 64-bit input or where softcap or temperature act).
+A row is taken in tiles of TILE classes: a tile is read from memory once, widened to W, and stays in L1 while it is
+worked on. Each tile has its own maximum m and sum r = Σ exp(z − m); tiles merge by rescaling to the larger maximum, so
+a row of any length works within a core's own cache.
+
+NaN or +inf in a row, or nothing but −inf: that row is NaN. K = 0 never gets here. No rows: nothing is done.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from kosa.cpu._bits import keep, larger, narrow, prefetch, widen
+from kosa.cpu._compile import kernel, part, reduction
+from kosa.cpu.elementary import exp, log1p, sech2, tanh
+
+TILE = 4096  # 16 KiB of float32: a third of the smallest L1 in use
+_BLOCK = 512  # classes summed in W before their total goes to float64
+_PAGE = 1024  # float32 in a page of memory, across which the hardware does not prefetch
+
+
+@part
+def load(z: Any, start: int, step: int, softcap: float, temperature: float, tile: Any) -> Any:
+    """Fill `tile` with transformed logits and return their maximum."""
+    highest = tile.dtype.type(-np.inf)
+    if softcap == 0.0 and temperature == 1.0:
+        if step == 1:
+            row = z[start : start + tile.size]
+            for k in range(tile.size):
+                value = widen(row[k], tile)
+                tile[k] = value
+                highest = larger(highest, value)
+            return highest
+        for k in range(tile.size):
+            tile[k] = widen(z[start + k * step], tile)
+    elif softcap == 0.0:
+        for k in range(tile.size):
+            tile[k] = widen(z[start + k * step], tile) / temperature
+    else:
+        for k in range(tile.size):
+            tile[k] = softcap * tanh(np.float64(widen(z[start + k * step], tile)) / softcap) / temperature
+    for k in range(tile.size):
+        highest = larger(highest, tile[k])
+    return highest
+
+
+@part
+def load_targets(
+    t: Any, start: int, step: int, scale: float, shift: float, class_weight: Any, tile: Any
+) -> None:
+    """Fill `tile` with class_weight·(scale·t + shift), the targets after smoothing and weighting."""
+    if step == 1 and scale == 1.0 and shift == 0.0:
+        row = t[start : start + tile.size]
+        for k in range(tile.size):
+            tile[k] = widen(row[k], tile)
+    else:
+        for k in range(tile.size):
+            tile[k] = np.float64(widen(t[start + k * step], tile)) * scale + shift
+    if class_weight.size:
+        for k in range(tile.size):
+            tile[k] *= class_weight[k]
+
+
+@reduction
+def sum_exp(tile: Any, m: Any) -> tuple[float, float]:
+    """Replace z by exp(z − m) and return its sum over z ≠ m, and how many z = m: nothing is added to 1."""
+    total, ties = 0.0, 0.0
+    one = tile.dtype.type(1)
+    for lo in range(0, tile.size, _BLOCK):
+        block = tile[lo : min(lo + _BLOCK, tile.size)]
+        s = tile.dtype.type(0)
+        c = tile.dtype.type(0)
+        for k in range(block.size):
+            z = block[k]
+            e = exp(z - m)
+            s += keep(e, z != m)
+            c += keep(one, z == m)
+            block[k] = e
+        total += np.float64(s)
+        ties += np.float64(c)
+    return total, ties
+
+
+@reduction
+def sum_targets(tile: Any, targets: Any, m: Any) -> tuple[float, float]:
+    """Return Σ t·(m − z), where 0·∞ = 0, and Σ t."""
+    total, mass = 0.0, 0.0
+    for lo in range(0, tile.size, _BLOCK):
+        z = tile[lo : min(lo + _BLOCK, tile.size)]
+        t = targets[lo : min(lo + _BLOCK, tile.size)]
+        s = tile.dtype.type(0)
+        c = tile.dtype.type(0)
+        for k in range(z.size):
+            s += keep(t[k] * (m - z[k]), t[k] != 0)
+            c += t[k]
+        total += np.float64(s)
+        mass += np.float64(c)
+    return total, mass
+
+
+@part
+def row_loss(
+    m: float, r: float, z_hit: float, hit: float, mass: float, spread: float, z_loss: float
+) -> float:
+    """The loss of a row: `hit` units of target on logit z_hit, `mass` more units at Σ t·(m − z) = spread."""
+    u = log1p(r)
+    loss = keep(hit * (u + (m - z_hit)), hit != 0.0) + keep(mass * u, mass != 0.0) + spread
+    lse = m + u
+    return loss + keep(z_loss * lse * lse, z_loss != 0.0) + 0.0 * r  # 0·r: a row that is NaN stays so
+
+
+@part
+def slopes(tile: Any, factor: float) -> None:
+    """tile ← factor·tile."""
+    f = tile.dtype.type(factor)
+    for k in range(tile.size):
+        tile[k] *= f
+
+
+@part
+def slopes_dense(
+    tile: Any, targets: Any, factor: float, total: float, rest: float, scale: float, at_peak: bool
+) -> None:
+    """tile ← factor·tile − scale·t; at the row's maximum scale·((total − t) − rest), which does not cancel."""
+    f, c, d, s = (
+        tile.dtype.type(factor), tile.dtype.type(total), tile.dtype.type(rest), tile.dtype.type(scale)
+    )  # fmt: skip
+    one = tile.dtype.type(1) if at_peak else tile.dtype.type(-1)
+    for k in range(tile.size):
+        e, t = tile[k], targets[k]
+        usual = f * e - s * t
+        peak = s * ((c - t) - d)
+        tile[k] = keep(usual, e != one) + keep(peak, e == one)
+
+
+@part
+def chain(z: Any, start: int, step: int, softcap: float, temperature: float, tile: Any) -> None:
+    """tile ← tile·∂(transformed logit)/∂(logit)."""
+    for k in range(tile.size):
+        x = np.float64(widen(z[start + k * step], tile))
+        slope = sech2(x / softcap) / temperature if softcap != 0.0 else 1.0 / temperature
+        tile[k] *= slope
+
+
+@part
+def store(tile: Any, out: Any, start: int, step: int) -> None:
+    """Write `tile` in the format of `out`."""
+    if step == 1:
+        row = out[start : start + tile.size]
+        for k in range(tile.size):
+            row[k] = narrow(tile[k], row)
+    else:
+        for k in range(tile.size):
+            out[start + k * step] = narrow(tile[k], out)
+
+
+@part
+def prefetch_after(z: Any, start: int, count: int) -> None:
+    """Ask for the head of each page that follows z[start : start + count], which the hardware then streams."""
+    for page in range(start + count, start + 2 * count, _PAGE):
+        for line in range(page, page + 128, 16):
+            prefetch(z, line)
+
+
+@kernel
+def cross_entropy_rows(
+    z: Any, z_steps: Any,  # logits, any float format
+    index: Any, ignore: int, index_weight: Any,  # (N,) int64 or empty; (K,) float64 or empty
+    t: Any, t_steps: Any, class_weight: Any,  # a distribution a row, any float format, or empty; (K,) or empty
+    row_weight: Any,  # (N,) float64 or empty
+    numbers: Any,  # scale of gradients, z_loss, softcap (0: none), temperature, scale and shift of t
+    inner: int, classes: int, first: int, last: int,
+    scratch: Any, targets: Any, peaks: Any,  # W: K or TILE; W: likewise; float64: the maximum of each tile
+    losses: Any,  # (N,) float64
+    out: Any, out_steps: Any,  # the gradient, or empty
+) -> None:  # fmt: skip
+    """Losses, and gradients where `out` is not empty, of rows first..last−1."""
+    scale, z_loss, softcap, temperature, t_scale, t_shift = numbers
+    z_start, z_outer, z_inner, z_step = z_steps
+    t_start, t_outer, t_inner, t_step = t_steps
+    out_start, out_outer, out_inner, out_step = out_steps
+    with_grad = out.size > 0
+    dense = t.size > 0
+    transformed = softcap != 0.0 or temperature != 1.0
+    for n in range(first, last):
+        i, o = 0, n
+        if inner != 1:
+            o = n // inner
+            i = n - o * inner
+        z_row = z_start + o * z_outer + i * z_inner
+        t_row = t_start + o * t_outer + i * t_inner
+        out_row = out_start + o * out_outer + i * out_inner
+        weight = row_weight[n] if row_weight.size else 1.0
+        target, hit, counts = -1, 0.0, weight != 0.0
+        if index.size:
+            target = index[n]
+            if target == ignore:
+                counts = False
+            else:
+                hit = index_weight[target] if index_weight.size else 1.0
+                counts = counts and (hit != 0.0 or dense or z_loss != 0.0)
+        if not counts:
+            losses[n] = 0.0
+            if with_grad:
+                for lo in range(0, classes, TILE):
+                    tile = scratch[: min(TILE, classes - lo)]
+                    tile[:] = 0
+                    store(tile, out, out_row + lo * out_step, out_step)
+            continue
+
+        m, r = -np.inf, 0.0  # maximum so far, Σ exp(z − m) without one occurrence of m
+        mass, spread, z_hit, t_hit = 0.0, 0.0, 0.0, 0.0
+        for lo in range(0, classes, TILE):
+            size = min(TILE, classes - lo)
+            base = lo if with_grad else 0
+            tile = scratch[base : base + size]
+            highest = load(z, z_row + lo * z_step, z_step, softcap, temperature, tile)
+            if z_step == 1:
+                prefetch_after(z, z_row + lo, size)
+            if lo <= target < lo + size:
+                z_hit = np.float64(tile[target - lo])
+            reference = tile.dtype.type(0) if highest == -np.inf else highest
+            m_tile = np.float64(highest)
+            if dense:
+                t_tile = targets[base : base + size]
+                weights = class_weight[lo : lo + size] if class_weight.size else class_weight
+                load_targets(t, t_row + lo * t_step, t_step, t_scale, t_shift, weights, t_tile)
+                if lo <= target < lo + size:
+                    t_hit = np.float64(t_tile[target - lo])
+                d, a = sum_targets(tile, t_tile, reference)
+                if m_tile > m:
+                    spread += d + keep(mass * (m_tile - m), mass != 0.0 and m != -np.inf)
+                else:
+                    spread += d + keep(a * (m - np.float64(reference)), a != 0.0)
+                mass += a
+            s, ties = sum_exp(tile, reference)
+            peaks[lo // TILE] = m_tile
+            if m_tile > m:
+                r = (
+                    (r + 1.0) * exp(m - m_tile) + (s + (ties - 1.0))
+                    if m != -np.inf
+                    else r + (s + (ties - 1.0))
+                )
+                m = m_tile
+            elif highest == -np.inf:
+                r += s
+            else:
+                r += (s + ties) * exp(m_tile - m)
+        if m == np.inf or m == -np.inf:
+            r = np.nan
+        losses[n] = weight * row_loss(m, r, z_hit, hit, mass, spread, z_loss)
+
+        if with_grad:
+            s_row = scale * weight
+            extra = 2.0 * z_loss * (m + log1p(r)) if z_loss != 0.0 else 0.0
+            total = hit + mass + extra
+            rest = total * r / (1.0 + r)
+            for lo in range(0, classes, TILE):
+                size = min(TILE, classes - lo)
+                tile = scratch[lo : lo + size]
+                m_tile = peaks[lo // TILE]
+                factor = s_row * total / (1.0 + r) * (exp(m_tile - m) if m_tile != -np.inf else 1.0)
+                if dense:
+                    slopes_dense(tile, targets[lo : lo + size], factor, total, rest, s_row, m_tile == m)
+                else:
+                    slopes(tile, factor)
+                if lo <= target < lo + size:
+                    if z_hit == m:
+                        tile[target - lo] = s_row * ((mass + extra - t_hit) - rest)
+                    else:
+                        tile[target - lo] -= s_row * hit
+                if transformed:
+                    chain(z, z_row + lo * z_step, z_step, softcap, temperature, tile)
+                store(tile, out, out_row + lo * out_step, out_step)

@@ -1,0 +1,120 @@
+"""What a caller may ask for: the options of a loss as one frozen dataclass, and the checks of shapes and dtypes.
+
+No values are looked at here, and no framework is known: dtypes are given as (name, kind, bits).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["logits", "probs", "log_probs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Every scalar option of a loss, checked. Arrays (targets, weights) travel beside it."""
+
+    kind: Kind = "logits"
+    axis: int = -1
+    ignore_index: int = -100
+    label_smoothing: float = 0.0
+    softcap: float | None = None
+    temperature: float = 1.0
+    z_loss: float = 0.0
+    reduction: str = "mean"
+    denominator: float | None = None
+    empty: str = "nan"
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.label_smoothing <= 1.0:
+            raise ValueError(f"`label_smoothing` must be in [0, 1], but is {self.label_smoothing!r}")
+        if self.softcap is not None and not 0.0 < self.softcap < math.inf:
+            raise ValueError(f"`softcap` must be positive and finite (None: no cap), but is {self.softcap!r}")
+        if not 0.0 < self.temperature < math.inf:
+            raise ValueError(f"`temperature` must be positive and finite, but is {self.temperature!r}")
+        if not -math.inf < self.z_loss < math.inf:
+            raise ValueError(f"`z_loss` must be finite, but is {self.z_loss!r}")
+        if self.reduction not in ("mean", "sum", "none"):
+            raise ValueError(f'`reduction` must be "mean", "sum" or "none", but is {self.reduction!r}')
+        if self.empty not in ("nan", "zero"):
+            raise ValueError(f'`empty` must be "nan" or "zero", but is {self.empty!r}')
+        if self.denominator is not None and self.reduction != "mean":
+            raise ValueError(
+                f'`denominator` divides the "mean", but `reduction` is {self.reduction!r}: leave one of them out'
+            )
+        if self.kind != "logits" and (
+            self.softcap is not None or self.temperature != 1.0 or self.z_loss != 0.0
+        ):
+            raise ValueError(
+                f"`softcap`, `temperature` and `z_loss` act on logits, but `{self.kind}` was given: "
+                "pass `logits`, or leave these options out"
+            )
+
+
+def one_of(**predictions: Any) -> tuple[Kind, Any]:
+    """Return the name and value of the one argument that is not None."""
+    given = [(name, value) for name, value in predictions.items() if value is not None]
+    if len(given) != 1:
+        names = ", ".join(f"`{name}`" for name in predictions)
+        came = " and ".join(f"`{name}`" for name, _ in given) or "none"
+        raise TypeError(
+            f"give exactly one of {names}, but {came} came: what the numbers are is said, never guessed"
+        )
+    return given[0]  # type: ignore[return-value]
+
+
+def class_axis(axis: int, shape: tuple[int, ...], name: str) -> int:
+    """Return `axis` counted from the front."""
+    if not shape:
+        raise ValueError(f"`{name}` must have an axis of classes, but is a scalar")
+    if isinstance(axis, bool) or not hasattr(axis, "__index__"):
+        raise TypeError(f"`axis` must be an integer, but is {axis!r}")
+    if not -len(shape) <= axis < len(shape):
+        raise ValueError(
+            f"`axis` must be in [-{len(shape)}, {len(shape) - 1}] for `{name}` of shape {shape}, but is {axis}"
+        )
+    axis = axis.__index__() % len(shape)
+    if shape[axis] == 0:
+        raise ValueError(f"`{name}` has no classes: shape {shape} has length 0 along axis {axis}")
+    return axis
+
+
+def targets_are_indices(
+    targets: tuple[int, ...], dtype: str, dtype_kind: str, predictions: tuple[int, ...], axis: int, name: str
+) -> bool:
+    """Decide by dtype and shape whether targets are class indices (True) or a distribution a row (False)."""
+    if dtype_kind in "iub":
+        if targets == predictions:
+            raise TypeError(
+                f"one-hot targets must be floating, but `targets` of the shape of `{name}`, {predictions}, are {dtype}: "
+                "pass class indices (`targets.argmax(axis)`), or convert them with `targets.astype(float)`"
+            )
+        if dtype_kind == "b":
+            raise TypeError(
+                f"`targets` must be class indices or distributions, but are {dtype}: convert them to integers"
+            )
+        rows = predictions[:axis] + predictions[axis + 1 :]
+        if targets != rows:
+            raise ValueError(
+                f"`targets` of class indices must have the shape of `{name}` without its class axis, {rows}, but have "
+                f"{targets} (`{name}`: {predictions}, classes along axis {axis})"
+            )
+        return True
+    if dtype_kind != "f":
+        raise TypeError(
+            f"`targets` must be integers (class indices) or floating (distributions), but are {dtype}"
+        )
+    if targets != predictions:
+        raise ValueError(
+            f"floating `targets` are distributions, of the shape of `{name}`, {predictions}, but have {targets}: "
+            "class indices must be integers"
+        )
+    return False
+
+
+def weight_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...], meaning: str) -> None:
+    """Check the shape of an array of weights."""
+    if shape != expected:
+        raise ValueError(
+            f"`{name}` must have one weight a {meaning}, shape {expected}, but has shape {shape}"
+        )
