@@ -49,7 +49,7 @@ def formula(text: str) -> str:
             inner = "".join(stack.pop())
             stack[-1].append(f"<mrow><mo>(</mo>{inner}<mo>)</mo></mrow>")
         elif kind == "sign":
-            atoms.append(NAMES.get(value) or f"<mo>{escape(SIGNS.get(value, value))}</mo>")
+            atoms.append(NAMES.get(value) or _sign(value, text.startswith(" ", token.end())))
     (atoms,) = stack
     return "".join(atoms)
 
@@ -95,6 +95,13 @@ def number(text: str) -> str:
         power = str(int(exponent)).replace("-", "−")
         return f"<mrow>{sign}<mn>{mantissa}</mn><mo>×</mo><msup><mn>10</mn><mn>{power}</mn></msup></mrow>"
     return f"<mrow>{sign}<mn>{size}</mn></mrow>"
+
+
+def _sign(sign: str, apart: bool) -> str:
+    """An operator. In 2×3 · 3×2 the shapes hold together, and what multiplies them stands apart."""
+    space = {"×": "0.1em", "·": "0.45em" if apart else ""}.get(sign, "")
+    spaces = f' lspace="{space}" rspace="{space}"' if space else ""
+    return f"<mo{spaces}>{escape(SIGNS.get(sign, sign))}</mo>"
 
 
 def _script(text: str) -> str:
