@@ -112,10 +112,8 @@ def logarithm(p: Problem) -> Step:
 def shapes(p: Problem) -> Step:
     t, y, (rows, classes) = p.name("t"), p.name("y"), p.shape
     fits = rows == classes
-    if p.is_row:
-        name = "shapes_one" if fits else "shapes_row"
-    else:
-        name = "shapes_square" if fits else "shapes_batch"
+    alike, unlike = ("shapes_one", "shapes_row") if p.is_row else ("shapes_square", "shapes_batch")
+    name = alike if fits else unlike
     shape = shape_text(p.shape)
     shown = Equation((f"{t}·log {y}:", f"{shape} · {shape}"), f"{classes} {'=' if fits else '≠'} {rows}")
     comment = "True" if fits else f"False: {t} @ log_{y} raises a ValueError"
