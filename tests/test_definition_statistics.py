@@ -95,6 +95,13 @@ def test_a_spoiled_row_is_nan_in_every_figure_but_argmax(kind, bad, argmax):
         assert np.isfinite(getattr(stats, name)[1]), name
 
 
+def test_probabilities_that_are_all_zero_sum_to_zero_however_they_are_given():
+    for given in ({"probs": np.zeros((1, 2))}, {"log_probs": np.full((1, 2), -INF)}):
+        stats = definition.statistics(np.array([1]), **given)
+        assert (stats.lse[0], stats.loss[0], stats.confidence[0], stats.entropy[0]) == (-INF, INF, 0, 0)
+    assert np.isnan(definition.statistics(logits=np.full((1, 2), -INF)).lse[0])
+
+
 def test_masked_classes_add_nothing_to_the_entropy():
     stats = definition.statistics(logits=np.array([0.0, -INF, 0.0]))
     assert stats.entropy == pytest.approx(np.log(2), rel=1e-15)

@@ -314,7 +314,9 @@ def statistics(targets: ArrayLike | None = None, **options: Any) -> Statistics:
     elif kind == "probs":
         lse, p, log_p = np.log(np.sum(x, axis=-1)), x, np.log(x)
     else:
-        lse, p, log_p = log_sum_exp(x), np.exp(x), x
+        # Log-probabilities are taken as they are: all of them −∞ are probabilities 0, whose sum has the log −∞.
+        lse = np.where(np.isneginf(x).all(axis=-1), -np.inf, log_sum_exp(x))
+        p, log_p = np.exp(x), x
     spoiled = np.isnan(lse) if kind == "logits" else _spoiled(x)
     argmax = np.where(np.isnan(x).any(axis=-1), -1, np.argmax(x, axis=-1)).astype(np.int64)
     confidence = np.where(spoiled, np.nan, np.max(p, axis=-1))
