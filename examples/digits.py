@@ -128,7 +128,7 @@ def main() -> None:
     print(f"\nThe worst row is image {held_out.ids[worst]}: a {digit}, taken for a {taken_for}.\n")
     print(draw(held_out.images[worst]))
     one_hot = np.eye(CLASSES, dtype=np.int64)[digit]
-    run("explain", numbers(one_hot, "d"), numbers(logits[worst], ".2f"), "--logits")
+    run("explain", numbers(one_hot, "d"), numbers(logits[worst], ".3f"), "--logits")
     print(f"\nDone in {time.perf_counter() - start:.1f} s.")
 
 
