@@ -156,3 +156,69 @@ def prefetch(typing: Any, array: Any, index: Any) -> Any:
         return context.get_dummy_value()
 
     return types.none(array, types.intp), build
+
+
+LINE = 64  # bytes of a cache line on x86-64 and most arm64 machines
+
+
+@_instruction
+def offset_in_line(typing: Any, array: Any, index: Any) -> Any:
+    """Return how many bytes into its cache line array[index] lies."""
+
+    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, b, args[0]).data
+        return b.and_(b.ptrtoint(b.gep(data, [args[1]]), _I64), _I64(LINE - 1))
+
+    return types.int64(array, types.intp), build
+
+
+@_instruction
+def stream_line(typing: Any, out: Any, index: Any, tile: Any, k: Any, factor: Any) -> Any:
+    """Write factor·tile[k : k + one line] to the line at out[index], past the caches.
+
+    A line that is written whole and not read soon need not be fetched first: that saves a third of a gradient's traffic.
+    """
+    real = _real(tile.dtype)
+
+    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        target = context.make_array(signature.args[0])(context, b, args[0]).data
+        source = context.make_array(signature.args[2])(context, b, args[2]).data
+        lanes = LINE // (4 if real == _FLOAT else 8)
+        vector = ir.VectorType(real, lanes)
+        value = b.load(b.bitcast(b.gep(source, [args[3]]), vector.as_pointer()), align=4)
+        splat = b.insert_element(ir.Constant(vector, ir.Undefined), args[4], _I32(0))
+        splat = b.shuffle_vector(splat, splat, ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes))
+        place = b.bitcast(b.gep(target, [args[1]]), vector.as_pointer())
+        store = b.store(b.fmul(value, splat), place, align=LINE)
+        store.set_metadata("nontemporal", b.module.add_metadata([_I32(1)]))
+        return context.get_dummy_value()
+
+    return types.none(out, types.intp, tile, types.intp, factor), build
+
+
+@_instruction
+def finish_streaming(typing: Any) -> Any:
+    """Wait until what was streamed is visible to other threads: such stores are not ordered by themselves."""
+
+    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        b.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.none(), build
+
+
+@_instruction
+def prefer_wide_vectors(typing: Any) -> Any:
+    """Let the loops of the function that calls this use the machine's widest registers.
+
+    LLVM takes 256-bit vectors on several AVX-512 machines, for fear of lower clocks: on a Xeon of 2023 exp then takes
+    0.25 ns an element instead of 0.18. Machines without wider registers ignore it.
+    """
+
+    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        set.add(
+            b.function.attributes, '"prefer-vector-width"="512"'
+        )  # llvmlite's own add() refuses string attributes
+        return context.get_dummy_value()
+
+    return types.none(), build

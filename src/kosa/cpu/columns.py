@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kosa.cpu._bits import choose, keep, larger, narrow, widen
+from kosa.cpu._bits import choose, keep, larger, narrow, prefer_wide_vectors, widen
 from kosa.cpu._compile import kernel, part
 from kosa.cpu.elementary import exp, log1p, sech2, tanh
 from kosa.cpu.rows import row_loss
@@ -25,6 +25,7 @@ def load_lanes(
     x: Any, start: int, lane_step: int, class_step: int, classes: int, count: int, tile: Any
 ) -> None:
     """tile[k, b] ← x of row b, class k."""
+    prefer_wide_vectors()
     lanes = tile.size // classes
     if lane_step == 1:
         for k in range(classes):
@@ -43,6 +44,7 @@ def store_lanes(
     tile: Any, classes: int, count: int, out: Any, start: int, lane_step: int, class_step: int
 ) -> None:
     """Write the first `count` lanes of the tile in the format of `out`."""
+    prefer_wide_vectors()
     lanes = tile.size // classes
     if lane_step == 1:
         for k in range(classes):
@@ -70,6 +72,7 @@ def transform_lanes(softcap: float, temperature: float, tile: Any) -> None:
 @part
 def maxima(tile: Any, reference: Any, highest: Any) -> None:
     """The largest logit of each lane, and what to subtract: the same, or 0 where it is −inf."""
+    prefer_wide_vectors()
     lanes = reference.size
     one = tile.dtype.type(-np.inf)
     reference[:] = one
@@ -85,6 +88,7 @@ def maxima(tile: Any, reference: Any, highest: Any) -> None:
 @part
 def sum_exp_lanes(tile: Any, reference: Any, partial: Any, ties: Any, r: Any) -> None:
     """z ← exp(z − m); r ← its sum over all but one of the z = m."""
+    prefer_wide_vectors()
     lanes = reference.size
     one = tile.dtype.type(1)
     r[:] = 0.0
@@ -108,6 +112,7 @@ def sum_exp_lanes(tile: Any, reference: Any, partial: Any, ties: Any, r: Any) ->
 @part
 def sum_targets_lanes(tile: Any, targets: Any, reference: Any, mass: Any, spread: Any) -> None:
     """mass ← Σ t, spread ← Σ t·(m − z), where 0·∞ = 0."""
+    prefer_wide_vectors()
     lanes = reference.size
     mass[:] = 0.0
     spread[:] = 0.0
@@ -121,6 +126,7 @@ def sum_targets_lanes(tile: Any, targets: Any, reference: Any, mass: Any, spread
 @part
 def slopes_lanes(tile: Any, factor: Any) -> None:
     """e ← factor·e."""
+    prefer_wide_vectors()
     lanes = factor.size
     for lo in range(0, tile.size, lanes):
         block = tile[lo : lo + lanes]
@@ -131,6 +137,7 @@ def slopes_lanes(tile: Any, factor: Any) -> None:
 @part
 def slopes_dense_lanes(tile: Any, targets: Any, factor: Any, total: Any, rest: Any, scale: Any) -> None:
     """e ← factor·e − scale·t; at a maximum scale·((total − t) − rest), which does not cancel."""
+    prefer_wide_vectors()
     lanes = factor.size
     one = tile.dtype.type(1)
     for lo in range(0, tile.size, lanes):
@@ -152,9 +159,10 @@ def cross_entropy_columns(
     inner: int, classes: int, first: int, last: int,
     scratch: Any, targets: Any, peaks: Any,  # W: K·B; W: K·B or empty; unused
     losses: Any,
-    out: Any, out_steps: Any,
+    out: Any, out_steps: Any, stream: bool,  # `stream` is not used: a tile is stored in too short pieces
 ) -> None:  # fmt: skip
     """Losses, and gradients where `out` is not empty, of rows first..last−1."""
+    prefer_wide_vectors()
     scale, z_loss, softcap, temperature, t_scale, t_shift = numbers
     z_start, z_outer, z_inner, z_step = z_steps
     t_start, t_outer, t_inner, t_step = t_steps

@@ -18,6 +18,7 @@ from kosa.loss import Options
 _FEW = 64  # classes up to which rows go side by side: beyond, a row by itself is faster
 _CHUNK = 1 << 18  # elements a thread takes at a time: small enough to share, large enough to be worth a call
 _SERIAL = 1 << 16  # elements below which a second thread costs more than it saves
+_STREAM = 1 << 26  # bytes of a gradient that will not be found in a cache by whoever reads it
 _LANES = 1 << 14  # elements of a K×B tile: 64 KiB of float32
 
 _NO_FLOATS = np.empty(0)
@@ -210,11 +211,12 @@ def losses_worker(
     kernel = cross_entropy_columns if across else cross_entropy_rows
     numbers = (scale, float(options.z_loss), softcap, temperature, t_scale, t_shift)
     peaks = np.empty(-(-classes // TILE))
+    stream = out.nbytes >= _STREAM
 
     def compute_logits(first: int, last: int) -> None:
         kernel(
             z, z_steps, index, options.ignore_index, index_weight, t, t_steps, class_weight, job.row_weight,
-            numbers, *where, first, last, scratch, t_scratch, peaks, losses, out, out_steps,
+            numbers, *where, first, last, scratch, t_scratch, peaks, losses, out, out_steps, stream,
         )  # fmt: skip
 
     return compute_logits

@@ -8,7 +8,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Strided(NamedTuple):
-    """Element (row, class) is at flat[start + (row // inner)·outer + (row % inner)·inside + class·step]; `steps` = those four."""
+    """Element (row, class) is at flat[start + (row // inner)·outer + (row % inner)·inside + class·step]."""
 
     flat: Array
     steps: tuple[int, int, int, int]  # start, outer_step, inner_step, class_step

@@ -123,4 +123,4 @@ def cross_entropy_probabilities(
                     tile[target - lo] -= s * hit / at_hit
                 if loss != loss:
                     tile[:] = np.nan
-                store(tile, out, out_row + lo * out_step, out_step)
+                store(tile, 1.0, out, out_row + lo * out_step, out_step, False)

@@ -12,7 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from kosa.cpu._bits import keep, larger, narrow, prefetch, widen
+from kosa.cpu._bits import (
+    LINE,
+    finish_streaming,
+    keep,
+    larger,
+    narrow,
+    offset_in_line,
+    prefer_wide_vectors,
+    prefetch,
+    stream_line,
+    widen,
+)
 from kosa.cpu._compile import kernel, part, reduction
 from kosa.cpu.elementary import exp, log1p, sech2, tanh
 
@@ -24,6 +35,7 @@ _PAGE = 1024  # float32 in a page of memory, across which the hardware does not 
 @part
 def load(z: Any, start: int, step: int, softcap: float, temperature: float, tile: Any) -> Any:
     """Fill `tile` with transformed logits and return their maximum."""
+    prefer_wide_vectors()
     highest = tile.dtype.type(-np.inf)
     if softcap == 0.0 and temperature == 1.0:
         if step == 1:
@@ -51,6 +63,7 @@ def load_targets(
     t: Any, start: int, step: int, scale: float, shift: float, class_weight: Any, tile: Any
 ) -> None:
     """Fill `tile` with class_weight·(scale·t + shift), the targets after smoothing and weighting."""
+    prefer_wide_vectors()
     if step == 1 and scale == 1.0 and shift == 0.0:
         row = t[start : start + tile.size]
         for k in range(tile.size):
@@ -66,6 +79,7 @@ def load_targets(
 @reduction
 def sum_exp(tile: Any, m: Any) -> tuple[float, float]:
     """Replace z by exp(z − m) and return its sum over z ≠ m, and how many z = m: nothing is added to 1."""
+    prefer_wide_vectors()
     total, ties = 0.0, 0.0
     one = tile.dtype.type(1)
     for lo in range(0, tile.size, _BLOCK):
@@ -86,6 +100,7 @@ def sum_exp(tile: Any, m: Any) -> tuple[float, float]:
 @reduction
 def sum_targets(tile: Any, targets: Any, m: Any) -> tuple[float, float]:
     """Return Σ t·(m − z), where 0·∞ = 0, and Σ t."""
+    prefer_wide_vectors()
     total, mass = 0.0, 0.0
     for lo in range(0, tile.size, _BLOCK):
         z = tile[lo : min(lo + _BLOCK, tile.size)]
@@ -112,7 +127,7 @@ def row_loss(
 
 
 @part
-def slopes(tile: Any, factor: float) -> None:
+def scale_by(tile: Any, factor: float) -> None:
     """tile ← factor·tile."""
     f = tile.dtype.type(factor)
     for k in range(tile.size):
@@ -124,6 +139,7 @@ def slopes_dense(
     tile: Any, targets: Any, factor: float, total: float, rest: float, scale: float, at_peak: bool
 ) -> None:
     """tile ← factor·tile − scale·t; at the row's maximum scale·((total − t) − rest), which does not cancel."""
+    prefer_wide_vectors()
     f, c, d, s = (
         tile.dtype.type(factor), tile.dtype.type(total), tile.dtype.type(rest), tile.dtype.type(scale)
     )  # fmt: skip
@@ -145,15 +161,27 @@ def chain(z: Any, start: int, step: int, softcap: float, temperature: float, til
 
 
 @part
-def store(tile: Any, out: Any, start: int, step: int) -> None:
-    """Write `tile` in the format of `out`."""
-    if step == 1:
-        row = out[start : start + tile.size]
+def store(tile: Any, scale: float, out: Any, start: int, step: int, stream: bool) -> None:
+    """Write scale·tile in the format of `out`; past the caches if `stream`."""
+    prefer_wide_vectors()
+    f = tile.dtype.type(scale)
+    if step != 1:
         for k in range(tile.size):
-            row[k] = narrow(tile[k], row)
-    else:
-        for k in range(tile.size):
-            out[start + k * step] = narrow(tile[k], out)
+            out[start + k * step] = narrow(f * tile[k], out)
+        return
+    head, tail = 0, 0
+    if stream and out.itemsize == tile.itemsize:
+        line = LINE // out.itemsize
+        head = min(tile.size, (LINE - offset_in_line(out, start)) % LINE // out.itemsize)
+        tail = head + (tile.size - head) // line * line
+        for k in range(head, tail, line):
+            stream_line(out, start + k, tile, k, f)
+    row = out[start : start + head]
+    for k in range(row.size):
+        row[k] = narrow(f * tile[k], row)
+    row, rest = out[start + tail : start + tile.size], tile[tail:]
+    for k in range(row.size):
+        row[k] = narrow(f * rest[k], row)
 
 
 @part
@@ -174,9 +202,10 @@ def cross_entropy_rows(
     inner: int, classes: int, first: int, last: int,
     scratch: Any, targets: Any, peaks: Any,  # W: K or TILE; W: likewise; float64: the maximum of each tile
     losses: Any,  # (N,) float64
-    out: Any, out_steps: Any,  # the gradient, or empty
+    out: Any, out_steps: Any, stream: bool,  # the gradient, or empty; whether to write it past the caches
 ) -> None:  # fmt: skip
     """Losses, and gradients where `out` is not empty, of rows first..last−1."""
+    prefer_wide_vectors()
     scale, z_loss, softcap, temperature, t_scale, t_shift = numbers
     z_start, z_outer, z_inner, z_step = z_steps
     t_start, t_outer, t_inner, t_step = t_steps
@@ -207,7 +236,7 @@ def cross_entropy_rows(
                 for lo in range(0, classes, TILE):
                     tile = scratch[: min(TILE, classes - lo)]
                     tile[:] = 0
-                    store(tile, out, out_row + lo * out_step, out_step)
+                    store(tile, 1.0, out, out_row + lo * out_step, out_step, False)
             continue
 
         m, r = -np.inf, 0.0  # maximum so far, Σ exp(z − m) without one occurrence of m
@@ -262,15 +291,27 @@ def cross_entropy_rows(
                 tile = scratch[lo : lo + size]
                 m_tile = peaks[lo // TILE]
                 factor = s_row * total / (1.0 + r) * (exp(m_tile - m) if m_tile != -np.inf else 1.0)
+                hit_here = lo <= target < lo + size
+                in_tile = (
+                    dense or transformed
+                )  # whether the gradient is finished in the tile, or while it is stored
                 if dense:
                     slopes_dense(tile, targets[lo : lo + size], factor, total, rest, s_row, m_tile == m)
-                else:
-                    slopes(tile, factor)
-                if lo <= target < lo + size:
+                elif transformed:
+                    scale_by(tile, factor)
+                if in_tile:
+                    factor = 1.0
+                at_target = 0.0
+                if hit_here:
+                    at_target = factor * tile[target - lo] - s_row * hit
                     if z_hit == m:
-                        tile[target - lo] = s_row * ((mass + extra - t_hit) - rest)
-                    else:
-                        tile[target - lo] -= s_row * hit
+                        at_target = s_row * ((mass + extra - t_hit) - rest)
+                    if in_tile:
+                        tile[target - lo] = at_target
                 if transformed:
                     chain(z, z_row + lo * z_step, z_step, softcap, temperature, tile)
-                store(tile, out, out_row + lo * out_step, out_step)
+                store(tile, factor, out, out_row + lo * out_step, out_step, stream)
+                if hit_here and not in_tile:
+                    out[out_row + target * out_step] = narrow(tile.dtype.type(at_target), out)
+    if stream:
+        finish_streaming()
