@@ -1,5 +1,6 @@
 """The command line: `kosa score`, `kosa explain`, `kosa bench`. Parses and prints; the work is elsewhere."""
 
+import io
 import sys
 
 try:
@@ -78,6 +79,85 @@ def explain(
         sys.exit(2)
 
 
+@cli.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option(
+    "--target", required=True, metavar="COLUMN", help="Labels; a list or several columns: soft targets."
+)
+@click.option("--logits", metavar="COLUMNS", help="Predictions that are logits.")
+@click.option("--probs", metavar="COLUMNS", help="Predictions that are probabilities.")
+@click.option("--log-probs", metavar="COLUMNS", help="Predictions that are log-probabilities.")
+@click.option("--weight", metavar="COLUMN", help="One weight a row.")
+@click.option("--id", "id_column", metavar="COLUMN", help="Names the worst rows; default: the row's number.")
+@click.option("--classes", metavar="A,B,…", help="Names of the classes in order; @FILE: one a line.")
+@click.option("--force", is_flag=True, help="Score predictions that do not look like what you say they are.")
+@click.option("--json", "json_path", metavar="PATH", help="Write every figure as JSON; `-`: to stdout alone.")
+@click.option("--worst", type=click.IntRange(min=0), default=5, show_default=True, help="Worst rows to show.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    metavar="ROWS",
+    help="Rows at a time. [default: 2 million predictions]",
+)
+def score(
+    files: tuple[str, ...],
+    target: str,
+    logits: str | None,
+    probs: str | None,
+    log_probs: str | None,
+    weight: str | None,
+    id_column: str | None,
+    classes: str | None,
+    force: bool,
+    json_path: str | None,
+    worst: int,
+    batch_size: int | None,
+) -> None:
+    """Cross-entropy, perplexity, accuracy and more of predictions in files, in bounded memory.
+
+    The FILEs (Parquet, Arrow IPC, Feather, CSV, JSON Lines, NPY, NPZ) are one data set. COLUMNS are a glob
+    (z*), a list (a,b,c), or one column of lists; one column of numbers is a binary prediction, for class 1.
+    """
+    from kosa.scoring import InputError, terminal
+
+    try:
+        terminal.run_score(
+            files,
+            {
+                "target": target,
+                "logits": logits,
+                "probs": probs,
+                "log_probs": log_probs,
+                "weight": weight,
+                "id": id_column,
+            },
+            classes=classes,
+            force=force,
+            worst=worst,
+            batch_size=batch_size,
+            json_path=json_path,
+        )
+    except BrokenPipeError:
+        raise
+    except (InputError, OSError) as error:
+        raise click.UsageError(terminal.message(error)) from error
+    except ModuleNotFoundError as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo("kosa: interrupted; nothing was written", err=True)
+        sys.exit(130)
+
+
 def main() -> None:
     """Entry point. Exit status 0; 2 for bad usage or bad input (one line on stderr); 1 otherwise."""
-    cli(prog_name="kosa")
+    for stream in (sys.stdout, sys.stderr):
+        # A console that is not UTF-8 shows \uXXXX for what it cannot write, and does not end the program.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        sys.exit(cli(sys.argv[1:] or ["--help"], prog_name="kosa", standalone_mode=False))
+    except click.ClickException as error:
+        click.echo(f"kosa: {' '.join(error.format_message().split())}", err=True)
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)

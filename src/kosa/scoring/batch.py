@@ -1,0 +1,30 @@
+"""Rows on their way from a source to their losses."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from kosa.scoring.classes import Coded
+from kosa.scoring.errors import Place
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows as they are read.
+
+    predictions: (N, K), or (N,) for a binary prediction.  targets: (N,) labels, (N, K) distributions, or
+        coded strings.
+    weights: (N,) or None.  ids: N of anything, or None.  place: where the rows come from.  first: number of
+    the first row in the whole data set.  fraction: of the data set's bytes read so far, NaN where that is not
+    known.
+    """
+
+    predictions: NDArray[Any]
+    targets: "NDArray[Any] | Coded"
+    weights: NDArray[Any] | None
+    ids: Any
+    place: Place
+    first: int
+    carried: tuple[str, ...] | None = None
+    fraction: float = float("nan")

@@ -1,0 +1,137 @@
+"""From a batch of targets and predictions to its losses, in float64."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kosa import functional
+from kosa.scoring.batch import Batch
+from kosa.scoring.binary import evaluate_binary
+from kosa.scoring.classes import Classes, Coded
+from kosa.scoring.errors import InputError
+from kosa.scoring.kinds import FORCE, strange, tolerance, why
+from kosa.scoring.state import Floats, Rows
+
+
+def clip_of(dtype: np.dtype[Any]) -> tuple[float, str]:
+    """The clip for predictions of a type, and its name."""
+    name = "float64" if dtype.itemsize > 4 else "float32"
+    return float(np.finfo(name).eps), f"{name} epsilon"
+
+
+def evaluate(kind: str, batch: Batch, classes: Classes, clip: float, force: bool) -> Rows:
+    """Losses of a batch; rows that cannot be what was said are an InputError unless `force`."""
+    weight = _weights(batch)
+    used = np.ones(len(batch.predictions), dtype=bool) if weight is None else weight > 0
+    binary = batch.predictions.ndim == 1
+    rows = (evaluate_binary if binary else _multiclass)(kind, batch, classes, clip, force, used)
+    for values in (rows.loss, rows.clipped):
+        values[~used] = 0.0
+    return Rows(
+        batch.first,
+        rows.loss,
+        rows.clipped,
+        rows.label,
+        rows.predicted,
+        rows.confidence,
+        weight,
+        rows.target_entropy,
+        rows.mass,
+        batch.ids,
+    )
+
+
+def _weights(batch: Batch) -> Floats | None:
+    if batch.weights is None:
+        return None
+    weight = batch.weights.astype(np.float64)
+    bad = ~((weight >= 0) & np.isfinite(weight))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InputError(f"{batch.place.row(row)}: weight {weight[row]}; a weight is finite and not negative")
+    return weight
+
+
+def _multiclass(
+    kind: str, batch: Batch, classes: Classes, clip: float, force: bool, used: NDArray[np.bool_]
+) -> Rows:
+    predictions, place = batch.predictions, batch.place
+    soft = not isinstance(batch.targets, Coded) and batch.targets.ndim == 2
+    targets = _distributions(batch, force, used) if soft else classes.decode(batch.targets, place)
+    with np.errstate(all="ignore"):
+        found = _statistics(kind, predictions, targets)
+        if not force:
+            bad = strange(kind, predictions, found) & used
+            if bad.any():
+                row = int(np.argmax(bad))
+                reason = why(kind, predictions[row].astype(np.float64), tolerance(predictions.dtype))
+                raise InputError(f"{place.row(row)}: {reason}{FORCE}")
+        if soft:
+            clipped = _clipped_soft(kind, predictions, targets, found, clip)
+            return Rows(
+                batch.first,
+                found.loss,
+                clipped,
+                np.argmax(targets, axis=1),
+                found.argmax,
+                found.confidence,
+                target_entropy=found.target_entropy,
+                mass=targets.astype(np.float64),
+            )
+    clipped = np.minimum(found.loss, -np.log(clip))
+    return Rows(batch.first, found.loss, clipped, targets, found.argmax, found.confidence)
+
+
+def _statistics(kind: str, predictions: NDArray[Any], targets: NDArray[Any]) -> functional.RowStatistics:
+    """`kosa.row_statistics`, told where the classes lie in memory: columns of a file lie one after another."""
+    columnar = predictions.flags.f_contiguous and not predictions.flags.c_contiguous
+    said: dict[str, Any] = {kind: predictions.T if columnar else predictions}
+    return functional.row_statistics(targets.T if columnar else targets, axis=0 if columnar else -1, **said)
+
+
+def _distributions(batch: Batch, force: bool, used: NDArray[np.bool_]) -> NDArray[Any]:
+    """Soft targets, checked."""
+    targets, place = batch.targets, batch.place
+    assert not isinstance(targets, Coded)
+    if targets.shape != batch.predictions.shape:
+        raise InputError(
+            f"{place.name}: soft targets have {targets.shape[1]} classes, the predictions "
+            f"{batch.predictions.shape[1]}; they need one column each per class"
+        )
+    if targets.dtype.kind in "iub":
+        targets = targets.astype(np.float64)
+    if not force:
+        slack = tolerance(targets.dtype)
+        sums = targets.sum(axis=1, dtype=np.float64)
+        bad = (~(np.abs(sums - 1.0) <= slack) | (targets < 0).any(axis=1)) & used
+        if bad.any():
+            row = int(np.argmax(bad))
+            reason = f"sum to {sums[row]:.6g}, expected 1 within {slack:.2g}."
+            if (targets[row] < 0).any():
+                reason = f"hold {targets[row].min():g}, but no probability is negative."
+            raise InputError(f"{place.row(row)}: the soft targets {reason}{FORCE}")
+    return targets
+
+
+def _clipped_soft(
+    kind: str, predictions: NDArray[Any], targets: NDArray[Any], found: Any, clip: float
+) -> Floats:
+    """The losses with each probability below the clip raised to it, where a target stands on such a class."""
+    clipped: Floats = found.loss.copy()
+    least = np.log(clip)
+    if kind == "probs":
+        low = predictions < clip
+    elif kind == "logits":
+        low = predictions < (least + found.lse)[:, None]
+    else:
+        low = predictions < least
+    rows = np.flatnonzero((low & (targets > 0)).any(axis=1))
+    part = predictions[rows].astype(np.float64)
+    if kind == "probs":
+        part = np.log(part)
+    elif kind == "logits":
+        part -= found.lse[rows, None]
+    weights = targets[rows].astype(np.float64)
+    clipped[rows] = -np.where(weights > 0, weights * np.maximum(part, least), 0.0).sum(axis=1)
+    return clipped

@@ -1,0 +1,178 @@
+"""`kosa.score`: the figures of a whole data set, streamed."""
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from typing import Any
+
+from kosa.scoring.batch import Batch
+from kosa.scoring.classes import Classes
+from kosa.scoring.columns import Wanted
+from kosa.scoring.errors import InputError, InputTypeError
+from kosa.scoring.evaluate import clip_of, evaluate
+from kosa.scoring.kinds import Suspicion
+from kosa.scoring.result import Score
+from kosa.scoring.sources import is_names, is_path, read_arrays, read_batches, read_tables, table_readers
+from kosa.scoring.state import State
+
+
+def score(
+    source: Any,
+    target: str | Sequence[str] | None = None,
+    *,
+    logits: Any = None,
+    probs: Any = None,
+    log_probs: Any = None,
+    weight: Any = None,
+    id: Any = None,
+    classes: Sequence[str] | None = None,
+    force: bool = False,
+    worst: int = 5,
+    batch_size: int | None = None,
+    progress: Callable[[int, float], object] | None = None,
+) -> Score:
+    """Cross-entropy and its companions over a data set, in one pass and bounded memory, computed in float64.
+
+    Say what the predictions are: give exactly one of `logits`, `probs` and `log_probs`. The sums are exact,
+    so the result is the same to the last bit for any batch size and split, and any order of the rows.
+
+    Args:
+        source: a path or a list of paths, together one data set (Parquet, Arrow IPC file or stream, Feather,
+            CSV, JSON Lines, NPY, NPZ); or a table (pyarrow, pandas, polars; a dict of arrays); or the array
+            of targets; or an iterable of batches, each a (targets, predictions[, weights[, ids]]) tuple or a
+            dict.
+        target: the column of labels; several columns, or a column of lists, are soft targets. For batches
+            that are
+            dicts: the key, by default "targets". Not for arrays.
+        logits, probs, log_probs: for files and tables the prediction columns: a glob "z*", a list "a,b,c" (or
+            of strings), or one column of lists. A single column of numbers is a binary prediction, for class
+            1. For arrays: the (N, K) array, or (N,) for binary. For batches: True, or the key where they are
+            dicts.
+        weight: column, array or key (default "weights") of one weight a row, finite and not negative.
+        id: column, array or key (default "ids") that names the worst rows; without it their number does.
+        classes: the names of the classes in the order of the predictions; default: the columns' names less
+            what they share, else 0..K−1. Integer labels are positions, unless `classes` are integers and so
+            name them.
+        force: score rows that do not look like what they are said to be, as they are.
+        worst: how many of the worst rows to keep.
+        batch_size: rows worked on at a time; default: two million predictions, 8 MiB of float32.
+        progress: called after each batch with the rows so far and the fraction of the bytes read (NaN:
+            unknown).
+
+    Returns:
+        A `Score`; its docstring gives each figure's formula and denominator.
+
+    Raises:
+        ValueError: no rows; columns, shapes or options that do not fit; a null; a weight that is none; and,
+            unless `force`: NaN, probabilities outside [0, 1] or not summing to 1 within √ε (float32: 3.5e-4),
+            positive or unnormalised log-probabilities. Names file and row.
+        TypeError: a column of a type that does not fit its role; not exactly one kind of predictions.
+        IndexError: a label that is no class; names row and value.
+        ModuleNotFoundError: pyarrow is missing and the source needs it.
+
+    Example:
+        >>> import kosa
+        >>> result = kosa.score([1, 0], probs=[[0.2, 0.8], [0.5, 0.5]])
+        >>> round(result.cross_entropy, 4), result.accuracy
+        (0.4581, 1.0)
+    """
+    kind, predictions = _said(logits=logits, probs=probs, log_probs=log_probs)
+    for name, value, least in (("worst", worst, 0), ("batch_size", batch_size, 1)):
+        if value is not None and value < least:
+            raise InputError(f"`{name}` is {value}, expected {least} or more")
+    scorer = Scorer(kind, classes, force=force, worst=worst)
+    # Closing the source at an error lets go of its files.
+    with closing(_batches(source, target, kind, predictions, weight, id, batch_size)) as batches:
+        for batch in batches:
+            scorer.update(batch)
+            if progress is not None:
+                progress(scorer.rows, batch.fraction)
+    return scorer.result()
+
+
+class Scorer:
+    """Checks batches against each other, evaluates them, and keeps their state."""
+
+    def __init__(self, kind: str, classes: Sequence[str] | None, *, force: bool, worst: int) -> None:
+        self._kind = kind
+        self._given = classes
+        self._force = force
+        self._worst = worst
+        self._suspicion = Suspicion()
+        self._state: State | None = None
+        self._width = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows so far."""
+        return self._state.rows if self._state else 0
+
+    def update(self, batch: Batch) -> None:
+        """Add a batch."""
+        shape = batch.predictions.shape
+        width = shape[1] if len(shape) > 1 else 0
+        if self._state is None:
+            self._start(batch, width)
+        elif width != self._width:
+            raise InputError(
+                f"{batch.place.row(0)}: {width or 1} predictions in a row, {self._width or 1} in those before"
+            )
+        assert self._state is not None
+        if self._kind == "logits" and width and not self._force:
+            self._suspicion.look(batch.predictions, batch.place)
+        self._state.update(evaluate(self._kind, batch, self._classes, self._state.clip, self._force))
+
+    def _start(self, batch: Batch, width: int) -> None:
+        """Learn the classes and the clip from the first batch."""
+        self._width = width
+        self._classes = Classes.choose(width or 2, self._given, batch.carried, binary=not width)
+        clip, self._clip_name = clip_of(batch.predictions.dtype)
+        self._state = State(
+            len(self._classes.names), weighted=batch.weights is not None, worst=self._worst, clip=clip
+        )
+
+    def result(self) -> Score:
+        """The figures of all batches."""
+        if self._state is None:
+            raise InputError("no rows: there is nothing to score")
+        return self._state.result(self._classes.names, self._kind, self._clip_name)
+
+
+def _said(**kinds: Any) -> tuple[str, Any]:
+    """The one kind of predictions that was given."""
+    given = {kind: value for kind, value in kinds.items() if value is not None and value is not False}
+    if len(given) != 1:
+        came = ", ".join(f"`{kind}`" for kind in given) or "none"
+        raise InputTypeError(f"expected exactly one of `logits`, `probs` and `log_probs`, came {came}")
+    return next(iter(given.items()))
+
+
+def _batches(
+    source: Any, target: Any, kind: str, predictions: Any, weight: Any, id: Any, rows: int | None
+) -> Generator[Batch, None, None]:
+    """The source's batches, by what it is."""
+    if predictions is not True and not is_names(predictions):
+        if is_path(source):
+            raise InputTypeError(f'`{kind}`: a file\'s prediction columns are named, as in {kind}="z*"')
+        if target is not None:
+            raise InputTypeError("`target` names a column; with arrays the first argument is the targets")
+        yield from read_arrays(source, predictions, weight, id, rows, kind)
+        return
+    readers = table_readers(source)
+    if readers is not None:
+        if predictions is True:
+            raise InputTypeError(f'`{kind}`: name the prediction columns, as in {kind}="z*"')
+        if target is None:
+            raise InputTypeError("`target`: name the column of the labels")
+        yield from read_tables(readers, Wanted(kind, predictions, target, weight, id), rows)
+        return
+    if not isinstance(source, Iterable):
+        raise InputTypeError(
+            f"a {type(source).__name__} cannot be scored; expected files, a table, arrays or batches"
+        )
+    names = {
+        "targets": target or "targets",
+        "predictions": kind if predictions is True else predictions,
+        "weights": weight or "weights",
+        "ids": id or "ids",
+    }
+    yield from read_batches(source, kind, names, rows)
