@@ -147,6 +147,40 @@ def test_command_line_without_its_extra_names_the_install_command(entry: str) ->
     assert done.stderr == 'kosa: the command line needs the "score" extra: pip install "kosa[score]"\n'
 
 
+@pytest.mark.parametrize(
+    ("absent", "call", "message"),
+    [
+        (
+            "pyarrow",
+            "kosa.score('x.parquet', target='t', logits='z*')",
+            'needs pyarrow: pip install "kosa[score]"',
+        ),
+        (
+            "rich",
+            "sys.argv = ['kosa', 'bench', '--list']; main()",
+            'needs the "score" extra: pip install "kosa[score]"',
+        ),
+    ],
+)
+def test_what_an_absent_extra_would_do_names_the_install_command(
+    tmp_path: Path, absent: str, call: str, message: str
+) -> None:
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import sys\nsys.modules[{absent!r}] = None\nimport kosa\nfrom kosa.cli import main\n{call}",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
 def test_losses_need_no_extra() -> None:
     absent = {name: None for name in HEAVY if name != "numba"}
     done = python(

@@ -39,11 +39,13 @@ def bench(
     markdown_path: str | None,
 ) -> None:
     """Time Kosa beside the bare read or copy of the same array, NumPy, SciPy, scikit-learn, torch and jax."""
-    from kosa import benchmark
-    from kosa.benchmark import terminal
+    try:
+        from kosa.benchmark import NAMES, terminal
+    except ModuleNotFoundError:
+        raise click.ClickException('bench needs the "score" extra: pip install "kosa[score]"') from None
 
     if list_cases:
-        click.echo("\n".join(benchmark.NAMES))
+        click.echo("\n".join(NAMES))
         return
     try:
         terminal.bench(cases, quick=quick, rounds=rounds, json_path=json_path, markdown_path=markdown_path)
