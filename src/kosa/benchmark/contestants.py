@@ -234,9 +234,10 @@ def jax_jit(problem: Problem) -> Contestant:
         return (jax.nn.logsumexp(z, axis=1, keepdims=True) - picked).mean()
 
     function = jax.jit(jax.value_and_grad(loss) if problem.gradient else loss)
+    finished: Any = jax.block_until_ready
 
     def call() -> Any:
-        return jax.block_until_ready(function(z, t))  # type: ignore[no-untyped-call]
+        return finished(function(z, t))
 
     if problem.gradient:
         return Contestant(call, lambda r: (float(r[0]), np.asarray(r[1])))
