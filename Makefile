@@ -53,6 +53,7 @@ check: $(VENV)/has-test
 	$(BIN)/lint-imports
 
 bench: $(VENV)/has-bench
+	@mkdir -p bench/results
 	$(BIN)/kosa bench --json bench/results/latest.json --markdown bench/results/latest.md
 
 test-browser: chromium $(VENV)/has-test
