@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kosa import loss as _loss
+from kosa.cpu import arguments, engine
 from kosa.loss import Options
 
 
@@ -197,8 +198,6 @@ def row_statistics(
     """
     kind, predictions = _loss.one_of(logits=logits, probs=probs, log_probs=log_probs)
     options = Options(kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss)
-    from kosa.cpu import arguments, engine
-
     job = arguments.job(targets, predictions, class_weight, sample_weight, options)
     return RowStatistics(*engine.row_statistics(job, targets is not None))
 
@@ -300,8 +299,6 @@ def _binary(
     out: Any,
 ) -> LossAndGrad:
     """Check the arrays, and let the engine compute."""
-    from kosa.cpu import arguments, engine
-
     kind, predictions = _loss.one_of(logits=logits, probs=probs)
     label_smoothing, ignore_index, reduction, denominator, empty = rest
     options = Options(
@@ -329,8 +326,6 @@ def _dense(
     out: Any,
 ) -> LossAndGrad:
     """Check the arrays, and let the engine compute."""
-    from kosa.cpu import arguments, engine
-
     job = arguments.job(targets, predictions, class_weight, sample_weight, options)
     if out is not None:
         arguments.check_out(out, job.predictions, options.kind, targets=job.targets)

@@ -1,6 +1,6 @@
 """What a caller may ask for: the options of a loss as one frozen dataclass, and the checks of shapes and dtypes.
 
-No values are looked at here, and no framework is known: dtypes are given as (name, kind, bits).
+No values are looked at here, and no framework is known: a dtype is something to print and a kind (i, u, f, b).
 """
 
 import math
@@ -80,7 +80,7 @@ def class_axis(axis: int, shape: tuple[int, ...], name: str) -> int:
 
 
 def targets_are_indices(
-    targets: tuple[int, ...], dtype: str, dtype_kind: str, predictions: tuple[int, ...], axis: int, name: str
+    targets: tuple[int, ...], dtype: Any, dtype_kind: str, predictions: tuple[int, ...], axis: int, name: str
 ) -> bool:
     """Decide by dtype and shape whether targets are class indices (True) or a distribution a row (False)."""
     if dtype_kind in "iub":

@@ -152,7 +152,7 @@ def prefetch(typing: Any, array: Any, index: Any) -> Any:
         pointer = b.bitcast(b.gep(data, [args[1]]), cgutils.voidptr_t)
         kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, _I32, _I32, _I32])
         function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-        b.call(function, [pointer, _I32(0), _I32(2), _I32(1)])  # read, into L2, data
+        b.call(function, [pointer, _I32(0), _I32(3), _I32(1)])  # read, into L1, data
         return context.get_dummy_value()
 
     return types.none(array, types.intp), build

@@ -10,7 +10,7 @@ from kosa.cpu.engine import _NO_FLOATS, Job
 from kosa.cpu.layout import Array
 from kosa.loss import Options
 
-_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_FLOATS = "float16, bfloat16, float32, float64"
 
 
 def as_array(value: Any, name: str) -> Array:
@@ -42,14 +42,24 @@ def as_array(value: Any, name: str) -> Array:
     )
 
 
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether the kernels know this format. (A dtype's name takes NumPy longer to say than a small kernel runs.)"""
+    return (dtype.kind == "f" and dtype.itemsize <= 8) or (dtype.kind == "V" and dtype.name == "bfloat16")
+
+
+def is_number(dtype: np.dtype[Any]) -> bool:
+    """Whether these are real numbers that convert to float64."""
+    return dtype.kind in "iufb" or is_float(dtype)
+
+
 def floats(value: Any, name: str) -> Array:
     """Return a floating array; a list of integers becomes float64."""
     array = as_array(value, name)
     dtype = array.dtype
-    if dtype.name not in _FLOATS:
+    if not is_float(dtype):
         if dtype.kind in "iu" and not isinstance(value, np.ndarray | np.generic):
             return array.astype(np.float64)
-        raise TypeError(f"`{name}` must be floating ({', '.join(_FLOATS)}), but is {dtype.name}")
+        raise TypeError(f"`{name}` must be floating ({_FLOATS}), but is {dtype.name}")
     return array
 
 
@@ -63,7 +73,7 @@ def weights(value: Any, name: str, shape: tuple[int, ...], meaning: str) -> Arra
             "sklearn.utils.class_weight.compute_class_weight"
         )
     array = as_array(value, name)
-    if array.dtype.kind not in "iufb" and array.dtype.name != "bfloat16":
+    if not is_number(array.dtype):
         raise TypeError(f"`{name}` must hold numbers, but is {array.dtype.name}")
     loss.weight_shape(name, array.shape, shape, meaning)
     flat = np.ascontiguousarray(array, np.float64).reshape(-1).view()
@@ -88,8 +98,8 @@ def job(targets: Any, predictions: Any, class_weight: Any, sample_weight: Any, o
     if targets is None:
         return Job(x, axis, _NO_FLOATS, True, _NO_FLOATS, _NO_FLOATS, options)
     t = as_array(targets, "targets")
-    kind = "f" if t.dtype.name in _FLOATS else t.dtype.kind if t.dtype.kind != "f" else "V"
-    indexed = loss.targets_are_indices(t.shape, t.dtype.name, kind, x.shape, axis, name)
+    kind = "f" if is_float(t.dtype) else t.dtype.kind if t.dtype.kind != "f" else "V"
+    indexed = loss.targets_are_indices(t.shape, t.dtype, kind, x.shape, axis, name)
     if indexed:
         t = index_vector(t)
     rows = x.shape[:axis] + x.shape[axis + 1 :]
@@ -118,7 +128,7 @@ def binary_targets(targets: Any, shape: tuple[int, ...], name: str, ignore_index
                 f"`targets` of integers must be 0, 1 or `ignore_index` ({ignore_index}), but the value{where} is {t[bad]}"
             )
         return np.where(ignored, -1, t).astype(np.int8)
-    if t.dtype.name not in _FLOATS:
+    if not is_float(t.dtype):
         raise TypeError(f"`targets` must be bool, integers 0 and 1, or floating, but are {t.dtype.name}")
     return t
 
@@ -128,7 +138,7 @@ def broadcast_weights(value: Any, name: str, shape: tuple[int, ...]) -> Array:
     if value is None:
         return _NO_FLOATS
     array = as_array(value, name)
-    if array.dtype.kind not in "iufb" and array.dtype.name != "bfloat16":
+    if not is_number(array.dtype):
         raise TypeError(f"`{name}` must hold numbers, but is {array.dtype.name}")
     try:
         array = np.broadcast_to(array, shape)

@@ -1,23 +1,26 @@
 """From checked arrays to kernels: chooses the kernel and the layout, shares the rows out, reduces the losses."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from kosa.cpu import indices, statistics
+from kosa.cpu import indices
 from kosa.cpu.binary import binary_cross_entropy_elements
 from kosa.cpu.columns import cross_entropy_columns
 from kosa.cpu.layout import Array, Strided, bits, is_native, strided
 from kosa.cpu.probabilities import cross_entropy_probabilities
 from kosa.cpu.rows import TILE, cross_entropy_rows
+from kosa.cpu.statistics import row_statistics_rows
 from kosa.cpu.threads import for_each_chunk
 from kosa.loss import Options
 
 _FEW = 64  # classes up to which rows go side by side: beyond, a row by itself is faster
 _CHUNK = 1 << 18  # elements a thread takes at a time: small enough to share, large enough to be worth a call
 _SERIAL = 1 << 16  # elements below which a second thread costs more than it saves
+_PIECE = 1 << 20  # elements copied at a time of arrays that kernels cannot read in place
 _STREAM = 1 << 26  # bytes of a gradient that will not be found in a cache by whoever reads it
 _LANES = 1 << 14  # elements of a K×B tile: 64 KiB of float32
 
@@ -82,7 +85,7 @@ def _cross_entropy(job: Job, with_grad: bool, out: Array | None) -> Reduced:
         run(job, 1.0 / divisor, losses, out)
     if options.reduction == "none":
         return Reduced(_as_loss(losses, predictions).reshape(shape)[()], out)
-    return Reduced(_as_loss(losses.sum() / divisor, predictions), out)
+    return Reduced(_as_loss(np.add.reduce(losses) / divisor, predictions), out)
 
 
 def _as_loss(loss: Any, predictions: Array) -> Any:
@@ -104,44 +107,64 @@ class Plan(NamedTuple):
 
 def run(job: Job, scale: float, losses: Array, out: Array | None) -> None:
     """Fill `losses` (float64, one a row) and `out`, the gradient of scale·Σ losses."""
-    native, target = _native(job), out
-    plan = _placed(native, out)
-    if plan is None:
-        # Rows that lie on no grid of two steps: one copy of each array, in order.
-        native = native._replace(predictions=np.ascontiguousarray(native.predictions))
-        if not native.indexed:
-            native = native._replace(targets=np.ascontiguousarray(native.targets))
+    plan = _placed(job, out)
+    if plan is not None:
+        share_rows(plan.rows, plan.classes, lambda: losses_worker(job, plan, scale, losses, out is not None))
+        return
+    for piece, rows, where in _pieces(job):
+        part = None if out is None else np.empty(piece.predictions.shape, piece.predictions.dtype)
+        run(piece, scale, losses[rows], part)
         if out is not None:
-            target = np.empty(out.shape, out.dtype.newbyteorder("="))
-        plan = _placed(native, target)
-    if plan is None:  # contiguous arrays always lie on a grid
-        raise RuntimeError("no layout for contiguous arrays")
-    share_rows(
-        plan.rows, plan.classes, lambda: losses_worker(native, plan, scale, losses, target is not None)
-    )
-    if out is not None and target is not out:
-        out[...] = target
+            np.moveaxis(out, job.axis, -1)[where] = part
 
 
-def _native(job: Job) -> Job:
-    """The same job on arrays whose bytes kernels can read."""
-    predictions, targets = job.predictions, job.targets
-    if not is_native(predictions):
-        job = job._replace(predictions=predictions.astype(predictions.dtype.newbyteorder("=")))
-    if not job.indexed and not is_native(targets):
-        job = job._replace(targets=targets.astype(targets.dtype.newbyteorder("=")))
-    return job
+def _pieces(job: Job) -> Iterator[tuple[Job, slice, tuple[slice, ...]]]:
+    """Copies, in native bytes and C order, of a few rows at a time: for arrays that kernels cannot read in place."""
+    predictions = np.moveaxis(job.predictions, job.axis, -1)
+    targets = job.targets if job.indexed else np.moveaxis(job.targets, job.axis, -1)
+    first = 0
+    for where in _blocks(predictions.shape[:-1], max(1, _PIECE // predictions.shape[-1])):
+        own = _contiguous(predictions[where])
+        rows = slice(first, first + own.size // own.shape[-1])
+        first = rows.stop
+        yield (
+            job._replace(
+                predictions=own,
+                axis=own.ndim - 1,
+                targets=targets[rows] if job.indexed else _contiguous(targets[where]),
+                row_weight=job.row_weight[rows],
+            ),
+            rows,
+            where,
+        )
+
+
+def _blocks(shape: tuple[int, ...], most: int) -> Iterator[tuple[slice, ...]]:
+    """Slices that cut an array of this shape, in C order, into blocks of at most `most` elements."""
+    if math.prod(shape) <= most:
+        yield tuple(slice(None) for _ in shape)
+        return
+    inside = math.prod(shape[1:])
+    step = max(1, most // inside)
+    for i in range(0, shape[0], step):
+        for rest in _blocks(shape[1:], most):
+            yield slice(i, i + step), *rest
+
+
+def _contiguous(array: Array) -> Array:
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
 
 
 def _placed(job: Job, out: Array | None) -> Plan | None:
     """Where everything lies; None if some array must be copied first."""
-    if out is not None and not is_native(out):
-        return None
     arrays = [job.predictions]
     if not job.indexed:
         arrays.append(job.targets)
     if out is not None:
         arrays.append(out)
+    for array in arrays:
+        if not is_native(array):
+            return None
     placed = strided(job.axis, *map(bits, arrays))
     if placed is None:
         return None
@@ -252,46 +275,26 @@ class Statistics(NamedTuple):
 
 def row_statistics(job: Job, with_targets: bool) -> Statistics:
     """Losses and figures of each row: a chunk of rows is still in cache when its figures follow its losses."""
-    job = _native(job)
-    plan = _placed(job, None)
-    if plan is None:
-        job = job._replace(predictions=np.ascontiguousarray(job.predictions))
-        if not job.indexed:
-            job = job._replace(targets=np.ascontiguousarray(job.targets))
-        plan = _placed(job, None)
-    if plan is None:  # contiguous arrays always lie on a grid
-        raise RuntimeError("no layout for contiguous arrays")
-    options, axis, classes = job.options, job.axis, plan.classes
+    options, axis = job.options, job.axis
+    classes = job.predictions.shape[axis]
     shape = job.predictions.shape[:axis] + job.predictions.shape[axis + 1 :]
-    rows = plan.rows
-    index = _NO_INDICES
+    rows = job.predictions.size // classes
     if with_targets and job.indexed:
-        index = job.targets
-        indices.check(index, options.ignore_index, classes, job.class_weight, job.row_weight, shape)
-    kind = ("logits", "probs", "log_probs").index(options.kind)
-    softcap = 0.0 if options.softcap is None else float(options.softcap)
+        indices.check(job.targets, options.ignore_index, classes, job.class_weight, job.row_weight, shape)
     loss, lse, confidence, entropy = (np.zeros(rows) for _ in range(4))
     brier, target_entropy = (np.zeros(rows if with_targets else 0) for _ in range(2))
     argmax = np.zeros(rows, np.int64)
-
-    def worker() -> Compute:
-        losses = losses_worker(job, plan, 1.0, loss, False, np.float64) if with_targets else None
-        scratch, t_scratch = np.empty(classes), np.empty(classes if plan.t.flat.size else 0)
-
-        def compute(first: int, last: int) -> None:
-            if losses is not None:
-                losses(first, last)
-            statistics.row_statistics_rows(
-                *plan.z, kind, softcap, float(options.temperature), index, options.ignore_index, *plan.t,
-                plan.inner, classes, first, last, scratch, t_scratch,
-                lse, argmax, confidence, entropy, brier, target_entropy,
-            )  # fmt: skip
-
-        return compute
-
-    with np.errstate(all="ignore"):
-        share_rows(rows, classes, worker)
     figures = (loss, lse, argmax, confidence, entropy, brier, target_entropy)
+    with np.errstate(all="ignore"):
+        plan = _placed(job, None)
+        if plan is not None:
+            share_rows(rows, classes, lambda: _statistics_worker(job, plan, with_targets, figures))
+        else:
+            for piece, at, _ in _pieces(job):
+                part = row_statistics(piece, with_targets)
+                for figure, values in zip(figures, part, strict=True):
+                    if values is not None:
+                        figure[at] = values.reshape(-1)
     needs_targets = (True, False, False, False, False, True, True)
     return Statistics(
         *(
@@ -299,6 +302,27 @@ def row_statistics(job: Job, with_targets: bool) -> Statistics:
             for figure, needs in zip(figures, needs_targets, strict=True)
         )
     )
+
+
+def _statistics_worker(job: Job, plan: Plan, with_targets: bool, figures: tuple[Array, ...]) -> Compute:
+    """Return what fills the figures of rows first..last−1, with scratch of its own."""
+    options, classes = job.options, plan.classes
+    loss, *others = figures
+    losses = losses_worker(job, plan, 1.0, loss, False, np.float64) if with_targets else None
+    index = job.targets if with_targets and job.indexed else _NO_INDICES
+    kind = ("logits", "probs", "log_probs").index(options.kind)
+    softcap = 0.0 if options.softcap is None else float(options.softcap)
+    scratch, t_scratch = np.empty(classes), np.empty(classes if plan.t.flat.size else 0)
+
+    def compute(first: int, last: int) -> None:
+        if losses is not None:
+            losses(first, last)
+        row_statistics_rows(
+            *plan.z, kind, softcap, float(options.temperature), index, options.ignore_index, *plan.t,
+            plan.inner, classes, first, last, scratch, t_scratch, *others,
+        )  # fmt: skip
+
+    return compute
 
 
 def binary_cross_entropy(
@@ -342,7 +366,7 @@ def binary_cross_entropy(
             bits(out)[...] = flat_out.reshape(out.shape)
         if options.reduction == "none":
             return Reduced(_as_loss(losses, predictions).reshape(predictions.shape)[()], out)
-        return Reduced(_as_loss(losses.sum() / divisor, predictions), out)
+        return Reduced(_as_loss(np.add.reduce(losses) / divisor, predictions), out)
 
 
 def _vector(array: Array) -> Array:

@@ -28,8 +28,8 @@ from kosa.cpu._compile import kernel, part, reduction
 from kosa.cpu.elementary import exp, log1p, sech2, tanh
 
 TILE = 4096  # 16 KiB of float32: a third of the smallest L1 in use
-_BLOCK = 512  # classes summed in W before their total goes to float64
-_PAGE = 1024  # float32 in a page of memory, across which the hardware does not prefetch
+_BLOCK = 256  # classes summed in W before their total goes to float64
+_SHARE = 64 * _BLOCK // TILE  # of the 64 lines of a page, those asked for at each block
 
 
 @part
@@ -80,20 +80,44 @@ def load_targets(
 def sum_exp(tile: Any, m: Any) -> tuple[float, float]:
     """Replace z by exp(z − m) and return its sum over z ≠ m, and how many z = m: nothing is added to 1."""
     prefer_wide_vectors()
-    total, ties = 0.0, 0.0
     one = tile.dtype.type(1)
+    s = tile.dtype.type(0)
+    c = tile.dtype.type(0)
+    for k in range(tile.size):
+        z = tile[k]
+        e = exp(z - m)
+        s += keep(e, z != m)
+        c += keep(one, z == m)
+        tile[k] = e
+    return np.float64(s), np.float64(c)
+
+
+@part
+def prefetch_block(x: Any, start: int, block: int) -> None:
+    """Ask for the share of x[start : start + TILE] that goes with this block of the tile before it.
+
+    Memory is at full speed only while some fifty lines are under way. The hardware runs about twenty lines ahead, and
+    not across a page: so the tile to come is asked for in all its pages at once, a few lines before each block.
+    """
+    page, line = 4096 // x.itemsize, 64 // x.itemsize
+    for i in range(block * _SHARE, block * _SHARE + _SHARE):
+        for head in range(start, start + TILE, page):
+            prefetch(x, head + i * line)
+
+
+@part
+def sum_exp_blocks(tile: Any, m: Any, z: Any, z_next: int, t: Any, t_next: int) -> tuple[float, float]:
+    """The same by blocks, whose totals are added in float64; meanwhile the next tile is on its way (−1: none is)."""
+    prefer_wide_vectors()
+    total, ties = 0.0, 0.0
     for lo in range(0, tile.size, _BLOCK):
-        block = tile[lo : min(lo + _BLOCK, tile.size)]
-        s = tile.dtype.type(0)
-        c = tile.dtype.type(0)
-        for k in range(block.size):
-            z = block[k]
-            e = exp(z - m)
-            s += keep(e, z != m)
-            c += keep(one, z == m)
-            block[k] = e
-        total += np.float64(s)
-        ties += np.float64(c)
+        if z_next >= 0:
+            prefetch_block(z, z_next, lo // _BLOCK)
+        if t_next >= 0:
+            prefetch_block(t, t_next, lo // _BLOCK)
+        s, c = sum_exp(tile[lo : min(lo + _BLOCK, tile.size)], m)
+        total += s
+        ties += c
     return total, ties
 
 
@@ -184,14 +208,6 @@ def store(tile: Any, scale: float, out: Any, start: int, step: int, stream: bool
         row[k] = narrow(f * rest[k], row)
 
 
-@part
-def prefetch_after(z: Any, start: int, count: int) -> None:
-    """Ask for the head of each page that follows z[start : start + count], which the hardware then streams."""
-    for page in range(start + count, start + 2 * count, _PAGE):
-        for line in range(page, page + 128, 16):
-            prefetch(z, line)
-
-
 @kernel
 def cross_entropy_rows(
     z: Any, z_steps: Any,  # logits, any float format
@@ -246,8 +262,6 @@ def cross_entropy_rows(
             base = lo if with_grad else 0
             tile = scratch[base : base + size]
             highest = load(z, z_row + lo * z_step, z_step, softcap, temperature, tile)
-            if z_step == 1:
-                prefetch_after(z, z_row + lo, size)
             if lo <= target < lo + size:
                 z_hit = np.float64(tile[target - lo])
             reference = tile.dtype.type(0) if highest == -np.inf else highest
@@ -264,7 +278,9 @@ def cross_entropy_rows(
                 else:
                     spread += d + keep(a * (m - np.float64(reference)), a != 0.0)
                 mass += a
-            s, ties = sum_exp(tile, reference)
+            z_next = z_row + lo + size if z_step == 1 else -1
+            t_next = t_row + lo + size if dense and t_step == 1 and t_outer != 0 else -1
+            s, ties = sum_exp_blocks(tile, reference, z, z_next, t, t_next)
             peaks[lo // TILE] = m_tile
             if m_tile > m:
                 r = (
