@@ -8,7 +8,7 @@ sum does not depend on the order either.
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ def pieces(values: Floats) -> Iterator[tuple[int, Integers]]:
     while limb >= _LOWEST:
         # Two factors of half the exponent: 2^(32 j) itself overflows or underflows at the ends of the range.
         half = 2.0 ** (16 * limb)
-        whole = np.rint(rest / half / half)
+        whole = np.trunc(rest / half / half)
         rest = rest - whole * half * half
         yield limb, whole.astype(np.int64)
         if not rest.any():
@@ -69,24 +69,18 @@ class ExactSums:
         self._special = np.zeros(groups)
         self._additions = 0
 
-    def add(self, values: Floats, group: Integers | int = 0) -> None:
-        """Add each value to its group."""
+    def add(self, values: Floats, group: Integers | None = None) -> None:
+        """Add each value to its group; without groups, to the only one."""
         for start in range(0, len(values), _BLOCK):
             block = values[start : start + _BLOCK]
-            where = group if isinstance(group, int) else group[start : start + _BLOCK]
+            groups = None if group is None else group[start : start + _BLOCK]
             finite = np.isfinite(block)
             if not finite.all():
-                with np.errstate(invalid="ignore"):
-                    np.add.at(
-                        self._special, where if isinstance(where, int) else where[~finite], block[~finite]
-                    )
+                _add_at(self._special, None if groups is None else groups[~finite], block[~finite])
                 block = np.where(finite, block, 0.0)
             self._reserve(len(block))
             for limb, whole in pieces(block):
-                if isinstance(where, int):
-                    self._limb(limb)[where] += whole.sum()
-                else:
-                    np.add.at(self._limb(limb), where, whole)
+                _add_at(self._limb(limb), groups, whole)
 
     def add_columns(self, values: Floats) -> None:
         """Add a matrix (rows × groups): column k to group k."""
@@ -171,6 +165,14 @@ class ExactSums:
                 whole -= surplus << _BITS
                 self._limb(limb + 1)[:] += surplus
         self._additions = 0
+
+
+def _add_at(sums: NDArray[Any], groups: Integers | None, values: NDArray[Any]) -> None:
+    with np.errstate(invalid="ignore"):  # ∞ − ∞ is NaN, and that is the sum
+        if groups is None:
+            sums[0] += values.sum()
+        else:
+            np.add.at(sums, groups, values)
 
 
 _SCALE = 1 << (-_BITS * _LOWEST)

@@ -1,5 +1,6 @@
 """CSV and JSON Lines, plain or compressed, read in blocks."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ class JsonFile:
             block = next(lines(_Text(name).stream, _JSON_BLOCK), b"")
             if block.lstrip()[:1] == b"[":
                 raise InputError(f"{name!r} is a JSON array; expected JSON Lines, one object a line")
-            self.names = list(_parse(block).schema.names) if block.strip() else []
+            self.names = list(self._parse(block, Place(name)).schema.names) if block.strip() else []
 
     def chunks(self, selection: Selection, rows: int | None) -> Iterator[tuple[Columns, float]]:
         place = Place(self.name)
@@ -118,19 +119,19 @@ class JsonFile:
             for block in lines(text.stream, _JSON_BLOCK):
                 if not block.strip():
                     continue
-                try:
-                    table = _parse(block)
-                except pa.ArrowInvalid as error:
-                    since = f" (counted from {place.row(0)})" if place.first else ""
-                    raise InputError(
-                        f"{self.name!r} cannot be read as JSON Lines: {one_line(error)}{since}"
-                    ) from error
-                for missing in set(selection.all) - set(table.schema.names):
+                table = self._parse(block, place)
+                for missing in sorted(set(selection.all) - set(table.schema.names)):
                     raise InputError(f"{place.row(0)}: no field {missing!r}; every row needs a value")
                 for batch in table.select(list(selection.all)).combine_chunks().to_batches():
                     yield columns_of(batch, selection), text.fraction()
                 place = place.after(len(table))
 
-
-def _parse(block: bytes) -> Any:
-    return pa_json.read_json(pa.BufferReader(block), pa_json.ReadOptions(block_size=len(block) + 1))
+    def _parse(self, block: bytes, place: Place) -> Any:
+        """The rows of a block as a table."""
+        try:
+            return pa_json.read_json(pa.BufferReader(block), pa_json.ReadOptions(block_size=len(block) + 1))
+        except pa.ArrowInvalid as error:
+            found = re.search(r" in row (\d+)$", str(error))
+            where = place.row(int(found[1])) if found else repr(self.name)
+            said = one_line(error).removesuffix(found[0] if found else "")
+            raise InputError(f"{where} cannot be read as JSON Lines: {said}") from error

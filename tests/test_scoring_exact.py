@@ -1,0 +1,162 @@
+"""Sums that are exact: the correctly rounded result whatever the magnitudes, the order, the batches and the merges."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kosa.scoring.exact import _ADDITIONS, ExactSums, pieces, product
+
+SMALLEST, LARGEST = 5e-324, float(np.finfo(np.float64).max)
+ADVERSARIAL = {
+    "cancelling": [1e308, 1.0, -1e308, 1e-300, -1.0],
+    "a small one under large ones": [1e100, 1e-100, -1e100],
+    "ends of the range": [LARGEST, SMALLEST, -LARGEST, SMALLEST, 2.0**1023, -(2.0**1023)],
+    "halves of an ulp": [1.0, 2.0**-53, 2.0**-53, 2.0**-106],
+    "the ties of the grid": [2.0**31 + 0.5, 2.0**63 - 1024, -(2.0**31) - 0.5, 0.5, 1.5, -2.5],
+    "subnormals": [SMALLEST, 3e-320, -2e-310, 2.0**-1022],
+    "one": [0.1],
+    "zeros": [0.0, -0.0],
+    "none": [],
+}
+
+
+def spread(count: int, seed: int) -> np.ndarray:
+    """Values over the whole range of float64, of both signs."""
+    random = np.random.default_rng(seed)
+    return np.ldexp(random.standard_normal(count), random.integers(-1070, 1000, count))
+
+
+@pytest.mark.parametrize("values", ADVERSARIAL.values(), ids=list(ADVERSARIAL))
+def test_sum_is_correctly_rounded(values: list[float]) -> None:
+    sums = ExactSums()
+    sums.add(np.array(values))
+    assert sums.exact() == sum(map(Fraction, values))
+    assert sums.total() == math.fsum(values)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=40), st.integers(0, 40))
+def test_any_values_and_any_split(values: list[float], split: int) -> None:
+    left, right = ExactSums(), ExactSums()
+    left.add(np.array(values[:split]))
+    right.add(np.array(values[split:]))
+    left.merge(right)
+    assert left.exact() == sum(map(Fraction, values))
+
+
+def test_order_batches_and_merges_give_the_same_bits() -> None:
+    large, small = spread(35_000, 1), np.random.default_rng(1).standard_normal(1000)
+    values = np.concatenate([large, -large, small])  # more than two blocks
+    expected = math.fsum(small)
+    shuffled = np.random.default_rng(2).permutation(values)
+    merged = ExactSums()
+    for part in np.array_split(shuffled, 7):
+        one = ExactSums()
+        one.add(part)
+        merged.merge(one)
+    assert merged.total() == expected
+    assert np.sum(values) != expected  # NumPy's own sum is not: the values do test something
+
+
+def test_groups_are_summed_apart() -> None:
+    values, group = spread(40_000, 3), np.random.default_rng(4).integers(0, 5, 40_000)
+    sums = ExactSums(6)
+    sums.add(values, group)
+    expected = [math.fsum(values[group == number]) for number in range(6)]
+    assert sums.values().tolist() == expected
+    assert sums.exact() == sum(map(Fraction, values.tolist()))
+
+
+def test_columns_are_groups() -> None:
+    matrix = spread(90_000, 5).reshape(-1, 3)
+    sums = ExactSums(3)
+    sums.add_columns(matrix)
+    assert sums.values().tolist() == [math.fsum(column) for column in matrix.T]
+
+
+def test_counts_are_added_as_integers() -> None:
+    sums = ExactSums(2)
+    sums.add_counts(np.array([2**53 + 1, 3]))
+    sums.add(np.array([0.25]), np.array([1]))
+    assert sums.exact() == Fraction(2**53 + 1) + Fraction(13, 4)
+    assert sums.values()[1] == 3.25
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([np.inf, 1.0], np.inf),
+        ([-np.inf, 1.0], -np.inf),
+        ([np.inf, -np.inf], np.nan),
+        ([np.nan, np.inf], np.nan),
+    ],
+)
+def test_infinities_and_nan_are_kept_aside(values: list[float], expected: float) -> None:
+    for order in (values, values[::-1]):
+        sums = ExactSums()
+        for value in order:
+            sums.add(np.array([value]))
+        assert np.array_equal(sums.total(), expected, equal_nan=True)
+        assert sums.exact() == sum(Fraction(value) for value in values if math.isfinite(value))
+    grouped = ExactSums(2)
+    grouped.add(np.array([*values, 2.0]), np.array([0] * len(values) + [1]))
+    assert np.array_equal(grouped.values(), [expected, 2.0], equal_nan=True)
+    columns = ExactSums(2)
+    columns.add_columns(np.array([[value, 1.0] for value in values]))
+    assert np.array_equal(columns.values(), [expected, len(values)], equal_nan=True)
+
+
+def test_a_sum_beyond_the_range_is_infinite() -> None:
+    sums = ExactSums()
+    sums.add(np.array([LARGEST, LARGEST]))
+    assert sums.total() == np.inf
+    sums.add(np.array([-LARGEST]))
+    assert sums.total() == LARGEST
+
+
+def test_limbs_carry_before_they_overflow() -> None:
+    sums, times = ExactSums(), 0
+    block = np.full(1 << 15, 2.0**31 - 1)  # each fills a limb to the brim
+    sums.add(block)
+    one = sums.exact()
+    # As many additions as fit between two carries, without making them: every doubling is a merge with itself.
+    while times < 40:
+        other = ExactSums()
+        other.merge(sums)
+        sums.merge(other)
+        times += 1
+    assert sums.exact() == one * 2**40
+    assert all(np.abs(limb).max() < 2**62 for limb in sums._limbs.values())
+    sums._additions = _ADDITIONS
+    sums.add(block)
+    assert sums._additions == len(block)
+    assert sums.exact() == one * (2**40 + 1)
+
+
+def test_pieces_give_the_values_back() -> None:
+    values = spread(1000, 6)
+    back = [Fraction(0)] * len(values)
+    for limb, whole in pieces(values):
+        assert np.abs(whole).max() <= 2**32
+        back = [
+            total + Fraction(int(piece)) * Fraction(2) ** (32 * limb)
+            for total, piece in zip(back, whole, strict=True)
+        ]
+    assert back == [Fraction(value) for value in values.tolist()]
+
+
+def test_product_and_its_error_are_the_exact_product() -> None:
+    random = np.random.default_rng(7)
+    left, right = (
+        random.exponential(size=500),
+        np.ldexp(random.standard_normal(500), random.integers(-90, 90, 500)),
+    )
+    value, error = product(left, right)
+    assert np.array_equal(value, left * right)
+    assert np.any(error != 0)
+    for one, other, rounded, rest in zip(left, right, value, error, strict=True):
+        assert Fraction(one) * Fraction(other) == Fraction(rounded) + Fraction(rest)
