@@ -98,6 +98,17 @@ def test_16_bit_gradients_are_rounded_to_nearest_even(dtype, classes):
     same_bits(grad[:, 0], (-weight).astype(np.float32).astype(l.dtype))
 
 
+@pytest.mark.parametrize("classes", [10, 64, 65, 513, 4097, 8193])
+@pytest.mark.parametrize(
+    "pair", [("float32", "float32"), ("bfloat16", "float32"), ("float32", None), ("float64", "float64")]
+)
+@pytest.mark.parametrize("spread", [1e-3, 1.0])
+def test_predictions_spread_over_many_classes_keep_their_accuracy_at_the_maximum(classes, pair, spread):
+    targets, z = draw(np.random.default_rng(classes), "logits", *pair, (7, classes), -1, spread)
+    check_grad(targets, "logits", z, reduction="none")
+    check_grad(targets, "logits", z, reduction="none", label_smoothing=0.1)
+
+
 @pytest.mark.parametrize("classes", [2, 100])
 def test_ties_of_the_maximum_share_the_gradient(classes):
     z = np.zeros((2, classes), np.float32)
