@@ -62,7 +62,7 @@ def figures(state: State) -> dict[str, object]:
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("soft", [False, True])
 def test_batches_order_and_merges_change_no_bit(weighted: bool, soft: bool) -> None:
-    count = 2000
+    count = 700
     whole = rows(1, count, weighted, soft)
     once = fresh(weighted)
     once.update(whole)

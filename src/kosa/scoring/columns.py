@@ -1,6 +1,7 @@
 """Which columns are meant: a name, a list `a,b,c`, or a glob `z*`; and the class names that they carry."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -82,8 +83,9 @@ def _find(
     spec: str | Sequence[str], names: Sequence[str], taken: set[str], role: str, source: str
 ) -> tuple[str, ...]:
     found: list[str] = []
+    known = set(names)
     for part in _split(spec, names):
-        if part in names:
+        if part in known:
             matches = [part]
         elif _WILD.search(part):
             matches = [name for name in names if fnmatchcase(name, part) and name not in taken]
@@ -96,8 +98,9 @@ def _find(
                 else f"{source!r} has no columns"
             )
         found += matches
+    there, asked = Counter(names), Counter(found)
     for name in found:
-        if list(names).count(name) > 1 or found.count(name) > 1:
+        if there[name] > 1 or asked[name] > 1:
             raise InputError(f"{source!r}: column {name!r} for `{role}` stands there more than once")
     return tuple(found)
 

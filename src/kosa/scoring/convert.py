@@ -19,6 +19,16 @@ def numbers(column: Any, name: str, place: Place) -> NDArray[Any]:
         return values.astype(np.float64)
     if values.dtype.kind != "f":
         raise InputTypeError(f"{place.name}: column {name!r} holds {values.dtype.name}, expected numbers")
+    if values.ndim > 2:
+        raise InputError(f"{place.name}: column {name!r} has {values.ndim} axes, expected 1 or 2")
+    return values
+
+
+def scalars(column: Any, name: str, place: Place) -> NDArray[Any]:
+    """A column of numbers, not of lists, as (N,)."""
+    values = numbers(column, name, place)
+    if values.ndim != 1:
+        raise InputError(f"{place.name}: column {name!r} holds lists, expected one number a row")
     return values
 
 
@@ -27,12 +37,7 @@ def matrix(columns: Sequence[Any], names: Sequence[str], place: Place) -> NDArra
 
     Laying rows side by side instead took six times as long as this copy, more than the statistics of rows saved.
     """
-    parts = [numbers(column, name, place) for column, name in zip(columns, names, strict=True)]
-    for part, name in zip(parts, names, strict=True):
-        if part.ndim != 1:
-            raise InputError(
-                f"{place.name}: column {name!r} holds lists; expected one list column or several of numbers"
-            )
+    parts = [scalars(column, name, place) for column, name in zip(columns, names, strict=True)]
     return np.stack(parts).T
 
 

@@ -48,7 +48,7 @@ def why(kind: str, row: NDArray[np.float64], slack: float) -> str:
         outside = (row < 0) | (row > 1 + slack)
         if outside.any():
             return f"`probs` hold {row[outside][0]:g}, outside [0, 1]. Are these logits or log-probabilities?"
-        return f"`probs` sum to {row.sum():.6g}, expected 1 within {slack:.2g}. Are these of another kind?"
+        return f"`probs` sum to {row.sum():.6g}, expected 1 within {slack:.2g}. Are these logits, or one sigmoid a class?"
     if row.max() > slack:
         return _POSITIVE.format(row.max())
     total = np.exp(row).sum()

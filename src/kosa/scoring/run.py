@@ -167,7 +167,7 @@ def _batches(
         return
     if not isinstance(source, Iterable):
         raise InputTypeError(
-            f"a {type(source).__name__} cannot be scored; expected files, a table, arrays or batches"
+            f"cannot score a source of type {type(source).__name__}; expected files, a table, arrays or batches"
         )
     names = {
         "targets": target or "targets",

@@ -100,7 +100,7 @@ def _assemble(columns: Columns, selection: Selection, place: Place, untyped: boo
     return Batch(
         predictions=numbers(selection.predictions),
         targets=targets,
-        weights=None if weight is None else convert.numbers(columns[weight], weight, place),
+        weights=None if weight is None else convert.scalars(columns[weight], weight, place),
         ids=None if selection.id is None else columns[selection.id],
         place=place,
         first=0,
@@ -176,7 +176,7 @@ def read_batches(
             parts = [*item, *[None] * (len(_ROLES) - len(item))]
         else:
             raise InputTypeError(
-                f"batch {number} (from 0) is a {type(item).__name__}; expected a dict or a tuple "
+                f"batch {number} (from 0) is of type {type(item).__name__}; expected a dict or a tuple "
                 f"(targets, {kind}[, weights[, ids]])"
             )
         for batch in read_arrays(parts[0], parts[1], parts[2], parts[3], rows, kind, first):

@@ -15,7 +15,7 @@ from kosa.scoring.errors import InputError, Place
 from kosa.scoring.readers import Columns, one_line
 
 _CSV_BLOCK = 1 << 20  # Arrow parses about forty blocks ahead, each into as many bytes again
-_JSON_BLOCK = 1 << 22
+_JSON_BLOCK = 1 << 20
 
 
 class _Text:
@@ -89,15 +89,24 @@ class CsvFile:
         """Find the first value that is no number: Arrow's own error does not name its row."""
         place = Place(self.name)
         for batch in self._open(_Text(self.name).stream, dict.fromkeys(selection.numeric, pa.string())):
-            for name in selection.numeric:
-                for row, value in enumerate(batch.column(name)):
-                    try:
-                        value.cast(pa.float64())
-                    except pa.ArrowInvalid:
-                        raise InputError(
-                            f"{place.row(row)}: column {name!r} holds {value.as_py()!r}, expected a number"
-                        ) from None
+            bad = [found for name in selection.numeric if (found := _first_text(batch.column(name), name))]
+            if bad:
+                row, name, value = min(bad)
+                raise InputError(f"{place.row(row)}: column {name!r} holds {value!r}, expected a number")
             place = place.after(len(batch))
+
+
+def _first_text(column: Any, name: str) -> tuple[int, str, str] | None:
+    """Row, column and value of the first string that is no number."""
+    try:
+        column.cast(pa.float64())
+    except pa.ArrowInvalid:
+        for row, value in enumerate(column):
+            try:
+                value.cast(pa.float64())
+            except pa.ArrowInvalid:
+                return row, name, value.as_py()
+    return None
 
 
 class JsonFile:
