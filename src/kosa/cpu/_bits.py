@@ -158,6 +158,17 @@ def prefetch(typing: Any, array: Any, index: Any) -> Any:
     return types.none(array, types.intp), build
 
 
+@_instruction
+def item_bytes(typing: Any, array: Any) -> Any:
+    """Return the bytes of an element as a constant, with which loops unroll; `array.itemsize` is a variable."""
+    size = array.dtype.bitwidth // 8
+
+    def build(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        return _I64(size)
+
+    return types.int64(array), build
+
+
 LINE = 64  # bytes of a cache line on x86-64 and most arm64 machines
 
 

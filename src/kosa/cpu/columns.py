@@ -15,7 +15,6 @@ import numpy as np
 from kosa.cpu._bits import choose, keep, larger, narrow, prefer_wide_vectors, widen
 from kosa.cpu._compile import kernel, part
 from kosa.cpu.elementary import exp, log1p, sech2, tanh
-from kosa.cpu.rows import row_loss
 
 _BLOCK = 16  # classes summed in W before their total goes to float64
 
@@ -34,9 +33,12 @@ def load_lanes(
             for b in range(count):
                 target[b] = widen(source[b], tile)
     else:
-        for b in range(count):
-            for k in range(classes):
-                tile[k * lanes + b] = widen(x[start + b * lane_step + k * class_step], tile)
+        for k in range(classes):
+            target = tile[k * lanes : k * lanes + count]
+            at = start + k * class_step
+            for b in range(count):
+                target[b] = widen(x[at], tile)
+                at += lane_step
 
 
 @part
@@ -53,9 +55,12 @@ def store_lanes(
             for b in range(count):
                 target[b] = narrow(source[b], out)
     else:
-        for b in range(count):
-            for k in range(classes):
-                out[start + b * lane_step + k * class_step] = narrow(tile[k * lanes + b], out)
+        for k in range(classes):
+            source = tile[k * lanes : k * lanes + count]
+            at = start + k * class_step
+            for b in range(count):
+                out[at] = narrow(source[b], out)
+                at += lane_step
 
 
 @part
@@ -86,27 +91,37 @@ def maxima(tile: Any, reference: Any, highest: Any) -> None:
 
 
 @part
-def sum_exp_lanes(tile: Any, reference: Any, partial: Any, ties: Any, r: Any) -> None:
-    """z ← exp(z − m); r ← its sum over all but one of the z = m."""
+def sum_exp_lanes(tile: Any, reference: Any, partial: Any, ones: Any, r: Any) -> None:
+    """z ← exp(z − m); r ← its sum less 1, the term of the maximum, which is not taken from a sum it outweighs."""
     prefer_wide_vectors()
     lanes = reference.size
     one = tile.dtype.type(1)
     r[:] = 0.0
-    ties[:] = -1
     for lo in range(0, tile.size, _BLOCK * lanes):
         partial[:] = 0
         for at in range(lo, min(lo + _BLOCK * lanes, tile.size), lanes):
             block = tile[at : at + lanes]
             for b in range(lanes):
-                z, m = block[b], reference[b]
-                e = exp(z - m)
-                partial[b] += keep(e, z != m)
-                ties[b] += keep(one, z == m)
+                e = exp(block[b] - reference[b])
+                partial[b] += e
                 block[b] = e
         for b in range(lanes):
             r[b] += np.float64(partial[b])
+    confident = 0.0
     for b in range(lanes):
-        r[b] += np.float64(ties[b])
+        confident = larger(confident, keep(1.0, r[b] < 1.5))
+        r[b] -= 1.0
+    if confident == 0.0:
+        return
+    partial[:] = 0
+    ones[:] = -1
+    for at in range(0, tile.size, lanes):
+        block = tile[at : at + lanes]
+        for b in range(lanes):
+            partial[b] += keep(block[b], block[b] != one)
+            ones[b] += keep(one, block[b] == one)
+    for b in range(lanes):
+        r[b] = choose(r[b] < 0.5, np.float64(partial[b]) + np.float64(ones[b]), r[b])
 
 
 @part
@@ -121,6 +136,69 @@ def sum_targets_lanes(tile: Any, targets: Any, reference: Any, mass: Any, spread
         for b in range(lanes):
             spread[b] += np.float64(keep(t[b] * (reference[b] - z[b]), t[b] != 0))
             mass[b] += np.float64(t[b])
+
+
+@part
+def look_up(
+    index: Any, ignore: int, index_weight: Any, row_weight: Any, n: int, count: int, z_loss: float,
+    tile: Any, targets: Any, weight: Any, live: Any, hit: Any, z_hit: Any, t_hit: Any,
+) -> int:  # fmt: skip
+    """Look up each lane's weight, its target's weight and logit, and whether it counts; return how many do not."""
+    lanes = weight.size
+    dropped = 0
+    if row_weight.size:
+        weight[:count] = row_weight[n : n + count]
+    if not index.size:
+        for b in range(count):
+            live[b] = weight[b] != 0.0
+            dropped += not live[b]
+        return dropped
+    for b in range(count):
+        target = index[n + b]
+        counts = target != ignore
+        target = target if counts else 0
+        at = target * lanes + b
+        one = index_weight[target] if index_weight.size else 1.0
+        hit[b] = keep(one, counts)
+        z_hit[b] = tile[at]
+        if targets.size:
+            t_hit[b] = targets[at]
+        else:
+            counts = counts and (one != 0.0 or z_loss != 0.0)
+        live[b] = counts and weight[b] != 0.0
+        dropped += not live[b]
+    return dropped
+
+
+@part
+def lane_losses(
+    highest: Any,
+    r: Any,
+    z_hit: Any,
+    hit: Any,
+    mass: Any,
+    spread: Any,
+    z_loss: float,
+    dense: bool,
+    u: Any,
+    loss: Any,
+) -> None:
+    """u ← log1p(r), loss as `rows.row_loss`. A loop takes few arrays: with more, LLVM gives up telling them apart."""
+    prefer_wide_vectors()
+    lanes = r.size
+    for b in range(lanes):
+        r[b] = choose(abs(highest[b]) == np.inf, np.nan, r[b])
+    for b in range(lanes):
+        u[b] = log1p(r[b])
+    for b in range(lanes):
+        loss[b] = keep(hit[b] * (u[b] + (highest[b] - z_hit[b])), hit[b] != 0.0) + 0.0 * u[b]
+    if dense:
+        for b in range(lanes):
+            loss[b] += keep(mass[b] * u[b], mass[b] != 0.0) + spread[b]
+    if z_loss != 0.0:
+        for b in range(lanes):
+            lse = highest[b] + u[b]
+            loss[b] += z_loss * lse * lse
 
 
 @part
@@ -172,14 +250,15 @@ def cross_entropy_columns(
     zero = scratch.dtype.type(0)
     lanes = scratch.size // classes
     small = np.zeros((7, lanes), scratch.dtype)
-    reference, partial, ties, factor, total_w, rest_w, scale_w = (
+    reference, partial, ones, factor, total_w, rest_w, scale_w = (
         small[0], small[1], small[2], small[3], small[4], small[5], small[6]
     )  # fmt: skip
-    wide = np.zeros((9, lanes))
-    highest, r, mass, spread, z_hit, hit, weight, t_hit, loss = (
-        wide[0], wide[1], wide[2], wide[3], wide[4], wide[5], wide[6], wide[7], wide[8]
+    wide = np.zeros((11, lanes))
+    highest, r, mass, spread, z_hit, hit, weight, t_hit, loss, u, others = (
+        wide[0], wide[1], wide[2], wide[3], wide[4], wide[5], wide[6], wide[7], wide[8], wide[9], wide[10]
     )  # fmt: skip
-    live = np.zeros(lanes, np.bool_)
+    weight[:] = 1.0
+    live = np.ones(lanes, np.bool_)
     n = first
     while n < last:
         i, o = 0, n
@@ -204,45 +283,30 @@ def cross_entropy_columns(
                 if w != 1.0 or t_scale != 1.0 or t_shift != 0.0:
                     for at in range(k * lanes, k * lanes + lanes):
                         targets[at] = (np.float64(targets[at]) * t_scale + t_shift) * w
-        dropped = 0
-        for b in range(count):
-            weight[b] = row_weight[n + b] if row_weight.size else 1.0
-            live[b] = weight[b] != 0.0
-            hit[b] = 0.0
-            z_hit[b] = 0.0
-            if index.size:
-                target = index[n + b]
-                if target == ignore:
-                    live[b] = False
-                else:
-                    hit[b] = index_weight[target] if index_weight.size else 1.0
-                    z_hit[b] = scratch[target * lanes + b]
-                    if dense:
-                        t_hit[b] = targets[target * lanes + b]
-                    elif hit[b] == 0.0 and z_loss == 0.0:
-                        live[b] = False
-            dropped += not live[b]
-
+        dropped = look_up(
+            index, ignore, index_weight, row_weight, n, count, z_loss, scratch, targets, weight, live, hit, z_hit, t_hit
+        )  # fmt: skip
         maxima(scratch, reference, highest)
         if dense:
             sum_targets_lanes(scratch, targets, reference, mass, spread)
-        sum_exp_lanes(scratch, reference, partial, ties, r)
-        for b in range(lanes):
-            r[b] = choose(abs(highest[b]) == np.inf, np.nan, r[b])
-            one_loss = row_loss(highest[b], r[b], z_hit[b], hit[b], mass[b], spread[b], z_loss)
-            loss[b] = choose(live[b], weight[b] * one_loss, 0.0)
+        sum_exp_lanes(scratch, reference, partial, ones, r)
+        lane_losses(highest, r, z_hit, hit, mass, spread, z_loss, dense, u, loss)
+        if dropped or row_weight.size:
+            for b in range(count):
+                loss[b] = choose(live[b], weight[b] * loss[b], 0.0)
         losses[n : n + count] = loss[:count]
 
         if with_grad:
             for b in range(lanes):
-                s = scale * weight[b]
-                extra = keep(2.0 * z_loss * (highest[b] + log1p(r[b])), z_loss != 0.0)
-                total = hit[b] + mass[b] + extra
-                factor[b] = s * total / (1.0 + r[b])
-                total_w[b] = total
-                rest_w[b] = total * r[b] / (1.0 + r[b])
-                scale_w[b] = s
+                others[b] = mass[b] + keep(2.0 * z_loss * (highest[b] + u[b]), z_loss != 0.0)
+            for b in range(lanes):
+                factor[b] = scale * weight[b] * (hit[b] + others[b]) / (1.0 + r[b])
             if dense:
+                for b in range(lanes):
+                    total_w[b] = hit[b] + others[b]
+                    scale_w[b] = scale * weight[b]
+                for b in range(lanes):
+                    rest_w[b] = (hit[b] + others[b]) * (r[b] / (1.0 + r[b]))
                 slopes_dense_lanes(scratch, targets, factor, total_w, rest_w, scale_w)
             else:
                 slopes_lanes(scratch, factor)
@@ -251,12 +315,10 @@ def cross_entropy_columns(
                     if live[b]:
                         at = index[n + b] * lanes + b
                         s = scale * weight[b]
-                        if z_hit[b] == highest[b]:
-                            extra = 2.0 * z_loss * (highest[b] + log1p(r[b])) if z_loss != 0.0 else 0.0
-                            rest = (hit[b] + mass[b] + extra) * r[b] / (1.0 + r[b])
-                            scratch[at] = s * ((mass[b] + extra - t_hit[b]) - rest)
-                        else:
-                            scratch[at] -= s * hit[b]
+                        rest = (hit[b] + others[b]) * (r[b] / (1.0 + r[b]))
+                        peak = s * ((others[b] - t_hit[b]) - rest)
+                        usual = scratch[at] - s * hit[b]
+                        scratch[at] = peak if z_hit[b] == highest[b] else usual
             if softcap != 0.0 or temperature != 1.0:
                 for b in range(count):
                     for k in range(classes):

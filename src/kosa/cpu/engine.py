@@ -14,11 +14,12 @@ from kosa.cpu.layout import Array, Strided, bits, is_native, strided
 from kosa.cpu.probabilities import cross_entropy_probabilities
 from kosa.cpu.rows import TILE, cross_entropy_rows
 from kosa.cpu.statistics import row_statistics_rows
-from kosa.cpu.threads import for_each_chunk
+from kosa.cpu.threads import for_each_chunk, num_threads
 from kosa.loss import Options
 
 _FEW = 64  # classes up to which rows go side by side: beyond, a row by itself is faster
-_CHUNK = 1 << 18  # elements a thread takes at a time: small enough to share, large enough to be worth a call
+_CHUNKS = 16  # a thread, so that one that is slowed down holds the others up by little
+_SMALLEST = 1 << 18  # elements of a chunk: some hundred times what a call costs
 _SERIAL = 1 << 16  # elements below which a second thread costs more than it saves
 _PIECE = 1 << 20  # elements copied at a time of arrays that kernels cannot read in place
 _STREAM = 1 << 26  # bytes of a gradient that will not be found in a cache by whoever reads it
@@ -250,7 +251,7 @@ def share_rows(rows: int, classes: int, worker: Callable[[], Compute]) -> None:
     if rows * classes <= _SERIAL:
         worker()(0, rows)
         return
-    step = max(1, _CHUNK // classes)
+    step = max(1, _SMALLEST // classes, rows // (_CHUNKS * num_threads()))
     if step > 256:
         step -= step % 256  # whole blocks of lanes
 

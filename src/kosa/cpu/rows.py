@@ -15,6 +15,7 @@ import numpy as np
 from kosa.cpu._bits import (
     LINE,
     finish_streaming,
+    item_bytes,
     keep,
     larger,
     narrow,
@@ -77,18 +78,28 @@ def load_targets(
 
 
 @reduction
-def sum_exp(tile: Any, m: Any) -> tuple[float, float]:
-    """Replace z by exp(z − m) and return its sum over z ≠ m, and how many z = m: nothing is added to 1."""
+def sum_exp(tile: Any, m: Any) -> float:
+    """Replace z by exp(z − m) and return its sum."""
+    prefer_wide_vectors()
+    s = tile.dtype.type(0)
+    for k in range(tile.size):
+        e = exp(tile[k] - m)
+        s += e
+        tile[k] = e
+    return np.float64(s)
+
+
+@reduction
+def sum_beside_ones(tile: Any) -> tuple[float, float]:
+    """Return Σ e over e ≠ 1, and how many e = 1: nothing is added to 1."""
     prefer_wide_vectors()
     one = tile.dtype.type(1)
     s = tile.dtype.type(0)
     c = tile.dtype.type(0)
     for k in range(tile.size):
-        z = tile[k]
-        e = exp(z - m)
-        s += keep(e, z != m)
-        c += keep(one, z == m)
-        tile[k] = e
+        e = tile[k]
+        s += keep(e, e != one)
+        c += keep(one, e == one)
     return np.float64(s), np.float64(c)
 
 
@@ -99,26 +110,35 @@ def prefetch_block(x: Any, start: int, block: int) -> None:
     Memory is at full speed only while some fifty lines are under way. The hardware runs about twenty lines ahead, and
     not across a page: so the tile to come is asked for in all its pages at once, a few lines before each block.
     """
-    page, line = 4096 // x.itemsize, 64 // x.itemsize
+    page, line = 4096 // item_bytes(x), LINE // item_bytes(x)
     for i in range(block * _SHARE, block * _SHARE + _SHARE):
         for head in range(start, start + TILE, page):
             prefetch(x, head + i * line)
 
 
 @part
-def sum_exp_blocks(tile: Any, m: Any, z: Any, z_next: int, t: Any, t_next: int) -> tuple[float, float]:
-    """The same by blocks, whose totals are added in float64; meanwhile the next tile is on its way (−1: none is)."""
+def sum_exp_tile(tile: Any, m: Any, z: Any, z_next: int, t: Any, t_next: int) -> float:
+    """Replace z by exp(z − m) and return its sum less 1, the term of the maximum; −1 for a tile of nothing but −inf.
+
+    Blocks are summed in W, their totals in float64. Meanwhile the next tile is on its way (−1: none is).
+    """
     prefer_wide_vectors()
-    total, ties = 0.0, 0.0
+    total = 0.0
     for lo in range(0, tile.size, _BLOCK):
         if z_next >= 0:
             prefetch_block(z, z_next, lo // _BLOCK)
         if t_next >= 0:
             prefetch_block(t, t_next, lo // _BLOCK)
-        s, c = sum_exp(tile[lo : min(lo + _BLOCK, tile.size)], m)
-        total += s
-        ties += c
-    return total, ties
+        total += sum_exp(tile[lo : min(lo + _BLOCK, tile.size)], m)
+    if total < 1.5:
+        # The maximum outweighs all others: their sum must not be taken as what is left of 1 + sum.
+        total, rest = 0.0, 0.0
+        for lo in range(0, tile.size, _BLOCK):
+            s, ones = sum_beside_ones(tile[lo : min(lo + _BLOCK, tile.size)])
+            rest += s
+            total += ones
+        return rest + (total - 1.0)
+    return total - 1.0
 
 
 @reduction
@@ -280,19 +300,15 @@ def cross_entropy_rows(
                 mass += a
             z_next = z_row + lo + size if z_step == 1 else -1
             t_next = t_row + lo + size if dense and t_step == 1 and t_outer != 0 else -1
-            s, ties = sum_exp_blocks(tile, reference, z, z_next, t, t_next)
+            beside = sum_exp_tile(tile, reference, z, z_next, t, t_next)
             peaks[lo // TILE] = m_tile
             if m_tile > m:
-                r = (
-                    (r + 1.0) * exp(m - m_tile) + (s + (ties - 1.0))
-                    if m != -np.inf
-                    else r + (s + (ties - 1.0))
-                )
+                r = (r + 1.0) * exp(m - m_tile) + beside if m != -np.inf else r + beside
                 m = m_tile
             elif highest == -np.inf:
-                r += s
+                r += beside + 1.0
             else:
-                r += (s + ties) * exp(m_tile - m)
+                r += (beside + 1.0) * exp(m_tile - m)
         if m == np.inf or m == -np.inf:
             r = np.nan
         losses[n] = weight * row_loss(m, r, z_hit, hit, mass, spread, z_loss)
