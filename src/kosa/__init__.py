@@ -14,7 +14,7 @@ _HOMES = {
     "score": "scoring",
     "set_num_threads": "cpu.threads",
 }
-__all__ = [*sorted(_HOMES), "definition"]  # noqa: PLE0604
+__all__ = [*sorted(_HOMES), "definition"]
 __version__ = version("kosa")
 
 
