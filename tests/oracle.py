@@ -18,6 +18,7 @@ import kosa
 from kosa import definition
 
 ULP = 2.0**-23  # of float32, at 1
+TINY = 2.0**-149  # the least float32: what results below 1e-38 are rounded to
 DTYPES = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
@@ -68,7 +69,7 @@ def loss_tolerance(loss: np.ndarray, weight: Any, dtype: np.dtype) -> np.ndarray
     size = np.abs(loss)
     if dtype.itemsize == 8:
         return 1e-12 * size
-    return np.minimum(4 * ULP * np.maximum(size, weight), 1e-5 * size)
+    return np.minimum(4 * ULP * np.maximum(size, weight), 1e-5 * size) + TINY
 
 
 class Expected(NamedTuple):

@@ -113,6 +113,31 @@ def test_threads_give_the_same_statistics_and_binary_losses(as_before):
             same_bits(again, figure)
 
 
+@pytest.mark.parametrize("kind", ["logits", "probs"])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_binary_elements_are_the_same_bits_in_any_batch_and_with_or_without_gradient(
+    kind, soft, dtype, weighted
+):
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 3, 1003)
+    x = (x if kind == "logits" else 1 / (1 + np.exp(-x))).astype(dtype)
+    t = rng.random(1003).astype(dtype) if soft else rng.integers(0, 2, 1003)
+    weight = rng.uniform(0.5, 2, 1003)
+
+    def some(part, call=kosa.binary_cross_entropy_with_grad):
+        weights = {"sample_weight": weight[part], "pos_weight": weight[::-1][part]} if weighted else {}
+        return call(t[part], **{kind: x[part]}, reduction="none", **weights)
+
+    whole = some(slice(None))
+    for part in (slice(0, 1), slice(5, 22), slice(500, None), slice(1002, 1003)):
+        same_bits(some(part).loss, whole.loss[part])
+        same_bits(some(part).grad, whole.grad[part])
+        same_bits(some(part, kosa.binary_cross_entropy), whole.loss[part])
+    same_bits(some(slice(None), kosa.binary_cross_entropy), whole.loss)
+
+
 @pytest.mark.parametrize("classes", [3, 21, 64, 65, 513, 4095, 4097, 8193])
 @pytest.mark.parametrize("pair", [*PAIRS, ("float16", "float16")])
 @pytest.mark.parametrize("options", OPTIONS)
