@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import tracemalloc
 import zipfile
@@ -388,14 +389,18 @@ def test_arrays_of_numpy_files_that_do_not_fit(tmp_path: Path) -> None:
     np.savez(tmp_path / "c.npz", y=np.array([0, None], dtype=object), z=LOGITS[:2])
     refused("array 'y' holds Python objects", tmp_path / "c.npz", kind=TypeError, logits="z")
     np.savez(tmp_path / "d.npz", y=np.int64(3), z=LOGITS)
-    refused("array 'y' is a single value", tmp_path / "d.npz", logits="z")
+    refused("array 'y' is a single value; expected one a row", tmp_path / "d.npz", logits="z")
     np.save(tmp_path / "z.npy", LOGITS)
     refused("has no column 'y' for `target`", tmp_path / "z.npy", logits="z")
+    np.save(tmp_path / "y.npy", np.int64(3))
+    refused("array 'y' is a single value; expected one a row", tmp_path / "z.npy", logits="z")
     np.save(tmp_path / "y.npy", LABELS[:9])
     refused("the arrays have different numbers of rows", tmp_path / "z.npy", logits="z")
 
 
 def test_paths_that_are_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    refused("is not a regular file; write the predictions to a file first", tmp_path / "pipe.csv")
     refused("is a directory; name the files in it", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.parquet"):
         kosa.score(tmp_path / "nowhere.parquet", "y", logits="z*")

@@ -82,6 +82,14 @@ def test_standard_error_of_losses_that_hardly_differ() -> None:
     assert score.standard_error == pytest.approx(scipy.stats.sem(np.array(losses) - 20.0), rel=1e-9)
 
 
+def test_standard_error_of_the_smallest_losses_is_no_error() -> None:
+    # Their squares are subnormal numbers or 0.
+    for loss in (1e-160, 1e-200, 5e-324):
+        score = kosa.score([1, 1, 1], log_probs=np.full(3, -loss))
+        assert score.cross_entropy == pytest.approx(loss, rel=RTOL)
+        assert 0.0 <= score.standard_error <= loss
+
+
 def test_class_prior_and_skill(case: tuple[np.ndarray, np.ndarray, np.ndarray, Score]) -> None:
     labels, _, weights, score = case
     frequency = np.bincount(labels, weights=weights, minlength=K) / weights.sum()
@@ -292,7 +300,8 @@ def test_one_class_and_one_row_have_no_skill_and_no_error() -> None:
 def test_rows_of_weight_zero_count_as_rows_only() -> None:
     labels, logits, weights = data(9)
     keep = np.arange(N) % 3 > 0
-    logits[~keep, 2] = np.nan
+    logits[::6, 2] = np.nan
+    logits[np.arange(3, N, 6), labels[3::6]] = -np.inf
     score = kosa.score(labels, logits=logits, weight=np.where(keep, weights, 0.0))
     alone = kosa.score(labels[keep], logits=logits[keep], weight=weights[keep], worst=0)
     assert score.rows == N
@@ -302,6 +311,7 @@ def test_rows_of_weight_zero_count_as_rows_only() -> None:
         "weight",
         "accuracy",
         "skill",
+        "zero_probability_rows",
         "clipped_cross_entropy",
         "classes",
     ):

@@ -371,9 +371,9 @@ def test_probabilities_that_are_said_to_be_logits() -> None:
 # Weights, ids, options
 
 
-@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf, 1e200])
 def test_weights_that_are_none(weight: float) -> None:
-    text = f"row 2 (from 0): weight {weight}; a weight is finite and not negative"
+    text = f"row 2 (from 0): weight {weight}; expected 0 to 1e+100"
     refused(re.escape(text), LABELS, logits=LOGITS, weight=[1.0, 1.0, weight, 1.0])
 
 
@@ -468,7 +468,10 @@ def test_iterables_of_batches() -> None:
     [
         ([], "no rows: there is nothing to score"),
         ([{"labels": 0}], r"batch 0 \(from 0\) has no key 'targets'; its keys are 'labels'"),
-        ([(LABELS, LOGITS), 5], r"batch 1 \(from 0\) is of type int; expected a dict or a tuple \(targets, logits"),
+        (
+            [(LABELS, LOGITS), 5],
+            r"batch 1 \(from 0\) is of type int; expected a dict or a tuple \(targets, logits",
+        ),
         (
             [(LABELS, LOGITS), (LABELS, LOGITS[:, :2])],
             r"row 4 \(from 0\): 2 predictions in a row, 3 in those before",
@@ -479,6 +482,19 @@ def test_iterables_of_batches() -> None:
 )
 def test_batches_that_do_not_fit(batches: list[object], text: str) -> None:
     refused(text, iter(batches), logits=True)
+
+
+def test_names_without_columns_are_refused() -> None:
+    batch = {"targets": LABELS, "logits": LOGITS}
+    refused(r"batch 0 \(from 0\) has no key 'w'", iter([batch]), logits=True, weight="w")
+    refused(r"batch 0 \(from 0\) has no key 'i'", iter([batch]), logits=True, id="i")
+    text = r"batch 0 \(from 0\) is of type tuple; expected a dict with the key 'w'"
+    refused(text, iter([(LABELS, LOGITS)]), logits=True, weight="w", kind=TypeError)
+    text = r"batches of dicts have one key for each array, and \['y'\] is none"
+    refused(text, iter([batch]), ["y"], logits=True, kind=TypeError)
+    text = "`weight`: name a column or key; only arrays take an array"
+    refused(text, iter([batch]), logits=True, weight=np.ones(4), kind=TypeError)
+    refused(text, frame(y=LABELS), target="y", logits="z*", weight=np.ones(4), kind=TypeError)
 
 
 def test_what_is_no_source() -> None:

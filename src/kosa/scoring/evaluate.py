@@ -1,5 +1,6 @@
 """From a batch of targets and predictions to its losses, in float64."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from kosa.scoring.classes import Classes, Coded
 from kosa.scoring.errors import InputError
 from kosa.scoring.kinds import FORCE, strange, tolerance, why
 from kosa.scoring.state import Floats, Rows
+
+_MOST_WEIGHT = 1e100  # so that neither its square nor its product with a loss overflows
 
 
 def clip_of(dtype: np.dtype[Any]) -> tuple[float, str]:
@@ -26,30 +29,17 @@ def evaluate(kind: str, batch: Batch, classes: Classes, clip: float, force: bool
     used = np.ones(len(batch.predictions), dtype=bool) if weight is None else weight > 0
     binary = batch.predictions.ndim == 1
     rows = (evaluate_binary if binary else _multiclass)(kind, batch, classes, clip, force, used)
-    for values in (rows.loss, rows.clipped):
-        values[~used] = 0.0
-    return Rows(
-        batch.first,
-        rows.loss,
-        rows.clipped,
-        rows.label,
-        rows.predicted,
-        rows.confidence,
-        weight,
-        rows.target_entropy,
-        rows.mass,
-        batch.ids,
-    )
+    return replace(rows, weight=weight, ids=batch.ids)
 
 
 def _weights(batch: Batch) -> Floats | None:
     if batch.weights is None:
         return None
     weight = batch.weights.astype(np.float64)
-    bad = ~((weight >= 0) & np.isfinite(weight))
+    bad = ~((weight >= 0) & (weight <= _MOST_WEIGHT))
     if bad.any():
         row = int(np.argmax(bad))
-        raise InputError(f"{batch.place.row(row)}: weight {weight[row]}; a weight is finite and not negative")
+        raise InputError(f"{batch.place.row(row)}: weight {weight[row]}; expected 0 to {_MOST_WEIGHT:g}")
     return weight
 
 

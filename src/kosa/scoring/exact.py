@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 _BITS = 32
 _LOWEST = -35  # 2^(32·−35) lies below the smallest subnormal, 2^−1074
-_HIGHEST = 31  # one unit of limb 32 is 2^1024, beyond float64
 _BLOCK = 1 << 15  # values worked on at a time: the temporaries stay in a core's own cache
 _ADDITIONS = 1 << 30  # a limb takes |piece| ≤ 2^32, so this many additions stay far inside int64
 
@@ -29,7 +28,7 @@ def pieces(values: Floats) -> Iterator[tuple[int, Integers]]:
     top = float(np.max(np.abs(rest), initial=0.0))
     if top == 0.0:
         return
-    limb = min(_HIGHEST, -((_BITS - 1 - int(np.frexp(top)[1])) // _BITS))
+    limb = -((_BITS - 1 - int(np.frexp(top)[1])) // _BITS)
     while limb >= _LOWEST:
         # Two factors of half the exponent: 2^(32 j) itself overflows or underflows at the ends of the range.
         half = 2.0 ** (16 * limb)

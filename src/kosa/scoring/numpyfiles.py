@@ -74,15 +74,18 @@ class NpyFile:
     def _columns(self, selection: Selection) -> dict[str, NDArray[Any]]:
         array = self._load(self._path)
         if array.dtype.names:
-            return {name: array[name] for name in selection.all}
-        return {name: self._load(self._path.with_name(f"{name}.npy")) for name in selection.all}
+            columns = {name: np.atleast_1d(array)[name] for name in selection.all}
+        else:
+            columns = {name: self._load(self._path.with_name(f"{name}.npy")) for name in selection.all}
+        for name, column in columns.items():
+            if not column.ndim:
+                raise InputError(f"{self.name!r}: array {name!r} is a single value; expected one a row")
+        return columns
 
     def chunks(self, selection: Selection, rows: int | None) -> Iterator[tuple[Columns, float]]:
         with _reading(self.name, "NPY"):
             columns = self._columns(selection)
-            total = check_lengths(
-                {name: len(np.atleast_1d(array)) for name, array in columns.items()}, self.name
-            )
+            total = check_lengths({name: len(array) for name, array in columns.items()}, self.name)
             step = rows or rows_per_batch(width(columns, selection))
             for start in range(0, total, step):
                 part = slice(start, start + step)
@@ -131,7 +134,7 @@ class _Member:
                 f"{source!r}: array {name!r} holds Python objects; save it as numbers or strings"
             )
         if not shape:
-            raise InputError(f"{source!r}: array {name!r} is a single value; expected one row per prediction")
+            raise InputError(f"{source!r}: array {name!r} is a single value; expected one a row")
         self.shape: tuple[int, ...] = shape
         # Columns stand one after another there, so the first row needs the last byte.
         self._whole = self._take(shape, "F") if fortran and len(shape) > 1 else None

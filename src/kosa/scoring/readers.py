@@ -70,10 +70,10 @@ def open_file(path: str | os.PathLike[str]) -> Reader:
     name = str(path)
     if place.is_dir():
         raise InputError(f"{name!r} is a directory; name the files in it")
-    with place.open("rb") as file:
-        head = file.read(8)
     if place.exists() and not place.is_file():
         raise InputError(f"{name!r} is not a regular file; write the predictions to a file first")
+    with place.open("rb") as file:
+        head = file.read(8)
     if not head:
         raise InputError(f"{name!r} is empty (0 bytes)")
     if head.startswith(b"FEA1"):

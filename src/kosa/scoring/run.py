@@ -40,9 +40,8 @@ def score(
             CSV, JSON Lines, NPY, NPZ); or a table (pyarrow, pandas, polars; a dict of arrays); or the array
             of targets; or an iterable of batches, each a (targets, predictions[, weights[, ids]]) tuple or a
             dict.
-        target: the column of labels; several columns, or a column of lists, are soft targets. For batches
-            that are
-            dicts: the key, by default "targets". Not for arrays.
+        target: the column of labels; several columns, or a column of lists, are soft targets. For batches that
+            are dicts: the key, by default "targets". Not for arrays.
         logits, probs, log_probs: for files and tables the prediction columns: a glob "z*", a list "a,b,c" (or
             of strings), or one column of lists. A single column of numbers is a binary prediction, for class
             1. For arrays: the (N, K) array, or (N,) for binary. For batches: True, or the key where they are
@@ -157,6 +156,9 @@ def _batches(
             raise InputTypeError("`target` names a column; with arrays the first argument is the targets")
         yield from read_arrays(source, predictions, weight, id, rows, kind)
         return
+    for name, value in (("weight", weight), ("id", id)):
+        if value is not None and not isinstance(value, str):
+            raise InputTypeError(f"`{name}`: name a column or key; only arrays take an array")
     readers = table_readers(source)
     if readers is not None:
         if predictions is True:
@@ -169,10 +171,9 @@ def _batches(
         raise InputTypeError(
             f"cannot score a source of type {type(source).__name__}; expected files, a table, arrays or batches"
         )
-    names = {
-        "targets": target or "targets",
-        "predictions": kind if predictions is True else predictions,
-        "weights": weight or "weights",
-        "ids": id or "ids",
-    }
-    yield from read_batches(source, kind, names, rows)
+    roles = {"targets": target, "predictions": predictions, "weights": weight, "ids": id}
+    named = {role: name for role, name in roles.items() if name is not None and name is not True}
+    for name in named.values():
+        if not isinstance(name, str):
+            raise InputTypeError(f"batches of dicts have one key for each array, and {name!r} is none")
+    yield from read_batches(source, kind, named, rows)

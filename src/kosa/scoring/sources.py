@@ -159,19 +159,25 @@ def read_arrays(
 
 
 def read_batches(
-    batches: Iterable[Any], kind: str, names: Mapping[str, str], rows: int | None
+    batches: Iterable[Any], kind: str, named: Mapping[str, str], rows: int | None
 ) -> Iterator[Batch]:
-    """An iterable of (targets, predictions[, weights[, ids]]) tuples, or of dicts with `names` as keys."""
+    """An iterable of (targets, predictions[, weights[, ids]]) tuples, or of dicts; `named` are keys by role."""
     first = 0
+    keys = {"targets": "targets", "predictions": kind, "weights": "weights", "ids": "ids"} | dict(named)
     for number, item in enumerate(batches):
         if isinstance(item, Mapping):
-            for role in ("targets", "predictions"):
-                if names[role] not in item:
+            for role in dict.fromkeys(("targets", "predictions", *named)):
+                if keys[role] not in item:
                     raise InputError(
-                        f"batch {number} (from 0) has no key {names[role]!r}; "
+                        f"batch {number} (from 0) has no key {keys[role]!r}; "
                         f"its keys are {listing([str(key) for key in item])}"
                     )
-            parts = [item.get(names[role]) for role in _ROLES]
+            parts = [item.get(keys[role]) for role in _ROLES]
+        elif named:
+            raise InputTypeError(
+                f"batch {number} (from 0) is of type {type(item).__name__}; expected a dict with the key "
+                f"{next(iter(named.values()))!r}"
+            )
         elif isinstance(item, tuple | list) and 2 <= len(item) <= len(_ROLES):
             parts = [*item, *[None] * (len(_ROLES) - len(item))]
         else:

@@ -18,7 +18,7 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Rows:
-    """A batch of rows after their losses have been computed; a row of weight 0 has loss 0.
+    """A batch of rows after their losses have been computed; one of weight 0 is counted, and its values are not looked at.
 
     first: number of the first row in the whole data set.  loss, clipped: (N,) nats, exact and with
     probabilities raised to the clip.  label: (N,) class of the target, of a soft target the most probable.
@@ -113,7 +113,7 @@ class State:
         if rows.mass is not None:
             self._moved.add_columns(np.where(used[:, None], weight[:, None] * rows.mass, 0.0))
             self._moved.add(-weight, label)
-        self._zero_rows += int(np.count_nonzero(rows.loss == np.inf))
+        self._zero_rows += int(np.count_nonzero(used & (rows.loss == np.inf)))
         changed = np.flatnonzero(used & (rows.clipped != rows.loss) & ~np.isnan(rows.loss))
         self._clip_change.add(weight[changed] * rows.clipped[changed])
         finite = changed[np.isfinite(rows.loss[changed])]
@@ -175,7 +175,7 @@ class State:
         loss = self._loss.exact()
         mean = special if special else rounded(loss / weight)
         entropy = rounded(self._entropy.exact() / weight)
-        prior = self._prior_cross_entropy(float(weight))
+        prior = self._prior_cross_entropy(rounded(weight))
         return Score(
             rows=self.rows,
             cross_entropy=mean,
@@ -227,7 +227,8 @@ class State:
             (self._cross, self._weight_square) if self.weighted else (self._loss, self._weight)
         )
         spread = self._square.exact() - 2 * mean * cross.exact() + mean * mean * weight_square.exact()
-        return math.sqrt(rounded(spread * count / (count - 1) / weight**2))
+        # Squares below 1e-300 lose digits, which can leave a spread of nothing a little below 0.
+        return math.sqrt(max(0.0, rounded(spread * count / (count - 1) / weight**2)))
 
 
 def _add_product(sums: ExactSums, left: Floats, right: Floats) -> None:
