@@ -32,9 +32,11 @@ def strided(axis: int, *arrays: Array) -> tuple[int, list[Strided]] | None:
     None where the rows of some array do not lie on a grid of two steps; such arrays must be copied.
     """
     shape = arrays[0].shape
-    if all(a.flags.c_contiguous for a in arrays) and axis == len(shape) - 1:
-        k = shape[-1]
-        return 1, [Strided(a.reshape(-1), (0, k, 0, 1)) for a in arrays]
+    if axis == len(shape) - 1:
+        steps_in_order = (0, shape[-1], 0, 1)
+        spans = [Strided(a.reshape(-1), steps_in_order) for a in arrays if a.flags.c_contiguous]
+        if len(spans) == len(arrays):
+            return 1, spans
     sizes = [n for d, n in enumerate(shape) if d != axis]
     steps = [[_step(a, d) for d in range(a.ndim) if d != axis] for a in arrays]
     if any(s is None for each in steps for s in each) or any(_step(a, axis) is None for a in arrays):
