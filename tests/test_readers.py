@@ -210,16 +210,34 @@ def test_text_is_cut_at_line_ends(size: int) -> None:
 
 
 def test_rows_longer_than_a_block(tmp_path: Path) -> None:
-    # 60,000 numbers of 20 characters: 1.2 MB in a row of the CSV, 3.6 MB on a line of JSON.
-    values = [f"-1.{number:018d}" for number in range(60_000)]
-    names = ",".join(f"z{number}" for number in range(60_000))
+    # 40,000 numbers of 60 characters: 2.4 MB in a row, more than two blocks of text.
+    values = [f"-1.{number:058d}" for number in range(40_000)]
+    names = ",".join(f"z{number}" for number in range(40_000))
     (tmp_path / "a.csv").write_text(f"y,{names}\n" + f"3,{','.join(values)}\n" * 2)
-    (tmp_path / "a.jsonl").write_text(f'{{"y": 3, "z": [{",".join(values * 3)}]}}\n' * 2)
-    assert kosa.score(tmp_path / "a.csv", "y", logits="z*").cross_entropy == pytest.approx(
-        np.log(6e4), rel=1e-6
-    )
-    found = kosa.score(tmp_path / "a.jsonl", "y", logits="z").cross_entropy
-    assert found == pytest.approx(np.log(18e4), rel=1e-6)
+    (tmp_path / "a.jsonl").write_text(f'{{"y": 3, "z": [{",".join(values)}]}}\n' * 2)
+    for name, spec in (("a.csv", "z*"), ("a.jsonl", "z")):
+        score = kosa.score(tmp_path / name, "y", logits=spec)
+        assert score.cross_entropy == pytest.approx(np.log(40_000), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", [*WRITERS, "a.npz", "z.npy"])
+def test_progress_goes_from_nothing_to_the_whole(name: str, tmp_path: Path) -> None:
+    if name in WRITERS:
+        table, write = WRITERS[name]
+        write(table, tmp_path / name)
+    else:
+        np.save(tmp_path / "z.npy", LOGITS)
+        np.save(tmp_path / "y.npy", LABELS)
+        npz(tmp_path / "a.npz", z=LOGITS)
+    seen: list[tuple[int, float]] = []
+    path, spec = tmp_path / name, "z*" if name.startswith("wide") else "z"
+    kosa.score([path, path], "y", logits=spec, batch_size=50, progress=lambda *now: seen.append(now))
+    assert seen == sorted(seen)
+    told = dict(seen)
+    # A stream has an end mark behind its last batch.
+    assert [told[ROWS], told[2 * ROWS]] == pytest.approx([0.5, 1.0], abs=1e-3)
+    if not re.search("csv|tsv|json", name):  # a text of this size is one block, and so is a file's fixed.ipc
+        assert seen[0][1] <= (0.5 if name.endswith(("ipc", "arrow")) else 0.1)
 
 
 # What is refused
@@ -302,7 +320,7 @@ def test_corrupt_page_of_a_parquet_file(tmp_path: Path) -> None:
         (
             "a.jsonl",
             b'{"y": 0, "z": [1, 2]}\n{"y": 1, "z": [1, null]}\n',
-            "item 1 of the list in column 'z' is null",
+            "row 1 (from 0) of ",
         ),
         ("a.jsonl", b'{"y": 0, "z": [1, 2]}\n{"y": 1, "z": null}\n', "row 1 (from 0) of "),
         ("a.jsonl", b'{"y": 0, "z": [1, 2]}\n{"y": 1}\n', "column 'z' is null; every row needs a value"),
@@ -333,6 +351,21 @@ def test_a_value_that_is_no_number_is_named_with_its_row(tmp_path: Path) -> None
     path = tmp_path / "a.csv"
     path.write_text("y,z0,z1\n" + "0,1,2\n" * 300_000 + "1,2,oops\n" + "0,1,2\n")  # past the first block
     refused(r"row 300000 \(from 0\) of .*a.csv': column 'z1' holds 'oops', expected a number", path)
+
+
+def test_items_that_are_null_are_named_with_their_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"y": 0, "z": [1, 2]}\n{"y": 1, "z": [1, null]}\n')
+    refused(r"row 1 \(from 0\) of .*: item 1 of the list in column 'z' is null", path, logits="z")
+
+
+@pytest.mark.parametrize(
+    ("line", "text"), [('{"y": 0, "z": [1', "cannot be read as JSON"), ('{"y": 0}', "column 'z' is null")]
+)
+def test_rows_of_json_lines_are_counted_past_the_first_block(line: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"y": 0, "z": [1, 2]}\n' * 100_000 + line + "\n")  # 2.2 MB, blocks are of 1 MiB
+    refused(rf"^row 100000 \(from 0\) of .*{text}", path, logits="z")
 
 
 def test_rows_are_counted_within_their_file(tmp_path: Path) -> None:

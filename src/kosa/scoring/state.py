@@ -18,7 +18,7 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Rows:
-    """A batch of rows after their losses have been computed; one of weight 0 is counted, and its values are not looked at.
+    """A batch of rows after their losses have been computed; one of weight 0 is only counted, whatever its values.
 
     first: number of the first row in the whole data set.  loss, clipped: (N,) nats, exact and with
     probabilities raised to the clip.  label: (N,) class of the target, of a soft target the most probable.
