@@ -198,7 +198,7 @@ def row_statistics(
     """
     kind, predictions = _loss.one_of(logits=logits, probs=probs, log_probs=log_probs)
     options = Options(kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss)
-    job = arguments.job(targets, predictions, class_weight, sample_weight, options)
+    job = arguments.job(targets, predictions, class_weight, sample_weight, options, needed=False)
     return RowStatistics(*engine.row_statistics(job, targets is not None))
 
 
@@ -310,7 +310,7 @@ def _binary(
     plus = arguments.broadcast_weights(pos_weight, "pos_weight", x.shape)
     weight = arguments.broadcast_weights(sample_weight, "sample_weight", x.shape)
     if out is not None:
-        arguments.check_out(out, x, kind, targets=t)
+        arguments.check_out(out, x, kind, targets=targets, pos_weight=pos_weight, sample_weight=sample_weight)
     elif with_grad:
         out = np.empty_like(x, subok=False)
     return LossAndGrad(*engine.binary_cross_entropy(x, t, plus, weight, options, out))
@@ -328,5 +328,6 @@ def _dense(
     """Check the arrays, and let the engine compute."""
     job = arguments.job(targets, predictions, class_weight, sample_weight, options)
     if out is not None:
-        arguments.check_out(out, job.predictions, options.kind, targets=job.targets)
+        weights = {"class_weight": class_weight, "sample_weight": sample_weight}
+        arguments.check_out(out, job.predictions, options.kind, targets=targets, **weights)
     return LossAndGrad(*engine.cross_entropy(job, with_grad, out))

@@ -26,6 +26,14 @@ class Options:
     empty: str = "nan"
 
     def __post_init__(self) -> None:
+        for name in ("label_smoothing", "temperature", "z_loss", "softcap", "denominator"):
+            value = getattr(self, name)
+            if not hasattr(value, "__float__") and not (value is None and name in ("softcap", "denominator")):
+                raise TypeError(f"`{name}` must be a number, but is {value!r}")
+        if not hasattr(self.ignore_index, "__index__"):
+            raise TypeError(f"`ignore_index` must be an integer, but is {self.ignore_index!r}")
+        if not -(2**63) <= self.ignore_index < 2**63:
+            raise ValueError(f"`ignore_index` must fit 64 bits, but is {self.ignore_index}")
         if not 0.0 <= self.label_smoothing <= 1.0:
             raise ValueError(f"`label_smoothing` must be in [0, 1], but is {self.label_smoothing!r}")
         if self.softcap is not None and not 0.0 < self.softcap < math.inf:

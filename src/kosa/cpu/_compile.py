@@ -33,6 +33,9 @@ class _Cache(FunctionCache):
             super().save_overload(*args)
         except OSError:
             self.disable()
+        except Exception:  # a damaged index: begin a new one
+            self.flush()
+            super().save_overload(*args)
 
 
 def _cache_folder() -> str:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from kosa import loss
-from kosa.cpu.engine import _NO_FLOATS, Job
+from kosa.cpu import indices
+from kosa.cpu.engine import _NO_FLOATS, Job, side_by_side
 from kosa.cpu.layout import Array
 from kosa.loss import Options
 
@@ -31,7 +32,7 @@ def as_array(value: Any, name: str) -> Array:
         if array.dtype == object:
             raise TypeError(f"`{name}` must hold numbers, but is a list of other objects")
         return array
-    came = f"{type(value).__module__}.{type(value).__qualname__}"
+    came = "None" if value is None else f"{type(value).__module__}.{type(value).__qualname__}"
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         raise TypeError(
@@ -77,37 +78,51 @@ def weights(value: Any, name: str, shape: tuple[int, ...], meaning: str) -> Arra
         raise TypeError(f"`{name}` must hold numbers, but is {array.dtype.name}")
     loss.weight_shape(name, array.shape, shape, meaning)
     flat = np.ascontiguousarray(array, np.float64).reshape(-1).view()
+    if not flat.flags.aligned:
+        flat = flat.copy()
     flat.flags.writeable = False
     return flat
 
 
-def index_vector(targets: Array) -> Array:
+def index_vector(targets: Array, ignore: int, classes: int) -> Array:
     """Return class indices as a contiguous int64 vector."""
-    if targets.dtype == np.uint64:
-        targets = np.minimum(targets, np.uint64(np.iinfo(np.int64).max))  # must not wrap round to a class
+    if targets.dtype == np.uint64:  # must not wrap round to a class
+        bad = (targets >= classes) & (targets != ignore)
+        if bad.any():
+            at = int(bad.argmax())
+            raise indices.out_of_range(at, int(targets.reshape(-1)[at]), ignore, classes, targets.shape)
     flat = np.ascontiguousarray(targets, np.int64).reshape(-1).view()
+    if not flat.flags.aligned:
+        flat = flat.copy()
     flat.flags.writeable = False
     return flat
 
 
-def job(targets: Any, predictions: Any, class_weight: Any, sample_weight: Any, options: Options) -> Job:
-    """Check targets, predictions and weights against each other."""
+def job(
+    targets: Any,
+    predictions: Any,
+    class_weight: Any,
+    sample_weight: Any,
+    options: Options,
+    needed: bool = True,
+) -> Job:
+    """Check targets (None only if not `needed`), predictions and weights against each other."""
     name = options.kind
     x = floats(predictions, name)
     axis = loss.class_axis(options.axis, x.shape, name)
-    if targets is None:
-        return Job(x, axis, _NO_FLOATS, True, _NO_FLOATS, _NO_FLOATS, options)
+    if targets is None and not needed:
+        return Job(x, axis, _NO_FLOATS, True, _NO_FLOATS, _NO_FLOATS, options, side_by_side(x, axis))
     t = as_array(targets, "targets")
     kind = "f" if is_float(t.dtype) else t.dtype.kind if t.dtype.kind != "f" else "V"
     indexed = loss.targets_are_indices(t.shape, t.dtype, kind, x.shape, axis, name)
     if indexed:
-        t = index_vector(t)
+        t = index_vector(t, options.ignore_index, x.shape[axis])
     rows = x.shape[:axis] + x.shape[axis + 1 :]
     return Job(
         x, axis, t, indexed,
         weights(class_weight, "class_weight", (x.shape[axis],), "class"),
         weights(sample_weight, "sample_weight", rows, "row"),
-        options,
+        options, side_by_side(x, axis),
     )  # fmt: skip
 
 
@@ -149,7 +164,7 @@ def broadcast_weights(value: Any, name: str, shape: tuple[int, ...]) -> Array:
     return weights(array, name, shape, "element")
 
 
-def check_out(out: Any, predictions: Array, name: str, **others: Array) -> None:
+def check_out(out: Any, predictions: Array, name: str, **others: Any) -> None:
     """Check that a gradient can be written to `out` without destroying what is still to be read."""
     if not isinstance(out, np.ndarray):
         raise TypeError(
@@ -165,9 +180,21 @@ def check_out(out: Any, predictions: Array, name: str, **others: Array) -> None:
     if not same:
         others = {name: predictions, **others}
     for other, array in others.items():
-        if np.may_share_memory(out, array) and np.shares_memory(out, array):
+        if isinstance(array, np.ndarray) and np.may_share_memory(out, array) and np.shares_memory(out, array):
             raise ValueError(
                 f"`out` overlaps `{other}`: pass an array of its own, or exactly the array of `{name}`"
             )
-    if not same and any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
-        raise ValueError("`out` is a broadcast array, whose elements share memory: pass an array of its own")
+    if _overlaps_itself(out):
+        raise ValueError("`out` has elements that share memory: pass an array of its own")
+
+
+def _overlaps_itself(array: Array) -> bool:
+    """Whether two elements lie in one place, as in broadcast arrays and sliding windows."""
+    if array.flags.c_contiguous or array.size < 2:
+        return False
+    reach = array.itemsize
+    for step, size in sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
+        if step < reach:
+            return True
+        reach = step * size
+    return False

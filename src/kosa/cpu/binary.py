@@ -9,9 +9,43 @@ from typing import Any
 
 import numpy as np
 
-from kosa.cpu._bits import choose, keep, narrow, widen
-from kosa.cpu._compile import kernel
+from kosa.cpu._bits import choose, keep, narrow, prefer_wide_vectors, widen
+from kosa.cpu._compile import kernel, part
 from kosa.cpu.elementary import exp, log, log1p
+
+_TILE = 256  # a tile is computed whole, the last one too: the remainder of a loop might round differently
+
+
+@part
+def element_losses(z: Any, plus: Any, minus: Any, logits: bool, loss: Any, slope: Any) -> None:
+    """loss ← plus·(−log p) + minus·(−log(1 − p)) and slope ← its derivative by z, which is the logit or p itself."""
+    prefer_wide_vectors()
+    if logits:
+        for b in range(_TILE):
+            e = exp(-abs(z[b]))
+            slope[b] = e
+            loss[b] = log1p(e)
+        for b in range(_TILE):
+            positive, negative = keep(z[b], z[b] > 0.0), keep(-z[b], z[b] < 0.0)
+            u = loss[b]
+            loss[b] = keep(plus[b] * (negative + u), plus[b] != 0.0) + keep(
+                minus[b] * (positive + u), minus[b] != 0.0
+            )
+            e = slope[b]
+            p = choose(z[b] > 0.0, 1.0, e) / (1.0 + e)
+            q = choose(z[b] > 0.0, e, 1.0) / (1.0 + e)
+            slope[b] = minus[b] * p - plus[b] * q
+        for b in range(_TILE):
+            loss[b] = choose(z[b] != z[b], np.nan, loss[b])
+    else:
+        for b in range(_TILE):
+            loss[b] = keep(-plus[b] * log(z[b]), plus[b] != 0.0) - keep(
+                minus[b] * log1p(-z[b]), minus[b] != 0.0
+            )
+        for b in range(_TILE):
+            slope[b] = keep(-plus[b] / z[b], plus[b] != 0.0) + keep(minus[b] / (1.0 - z[b]), minus[b] != 0.0)
+        for b in range(_TILE):
+            loss[b] = choose(abs(z[b]) < np.inf, loss[b], np.nan)
 
 
 @kernel
@@ -24,29 +58,21 @@ def binary_cross_entropy_elements(
     losses: Any, out: Any,  # (N,) float64; (N,) or empty
 ) -> None:  # fmt: skip
     """Losses, and gradients where `out` is not empty, of elements first..last−1."""
-    like = losses
-    for n in range(first, last):
-        z = widen(x[n], like)
-        t = widen(targets[n], like)
-        weight = sample_weight[n] if sample_weight.size else 1.0
-        plus = (t * t_scale + t_shift) * (pos_weight[n] if pos_weight.size else 1.0)
-        minus = 1.0 - (t * t_scale + t_shift)
-        counts = weight != 0.0 and not (integers and t < 0.0)
-        if logits:
-            e = exp(-abs(z))
-            u = log1p(e)
-            loss = keep(plus * (keep(-z, z < 0.0) + u), plus != 0.0) + keep(
-                minus * (keep(z, z > 0.0) + u), minus != 0.0
-            )
-            loss = choose(z != z, np.nan, loss)
-            p = choose(z > 0.0, 1.0, e) / (1.0 + e)
-            q = choose(z > 0.0, e, 1.0) / (1.0 + e)
-            slope = minus * p - plus * q
-        else:
-            loss = keep(-plus * log(z), plus != 0.0) - keep(minus * log1p(-z), minus != 0.0)
-            loss = choose(abs(z) < np.inf, loss, np.nan)
-            slope = keep(-plus / z, plus != 0.0) + keep(minus / (1.0 - z), minus != 0.0)
-        losses[n] = choose(counts, weight * loss, 0.0)
-        if out.size:
-            slope = choose(loss == loss, slope, np.nan)
-            out[n] = narrow(choose(counts, scale * weight * slope, 0.0), out)
+    tiles = np.zeros((5, _TILE))
+    z, plus, minus, loss, slope = tiles[0], tiles[1], tiles[2], tiles[3], tiles[4]
+    for lo in range(first, last, _TILE):
+        count = min(_TILE, last - lo)
+        for b in range(count):
+            z[b] = widen(x[lo + b], z)
+            t = widen(targets[lo + b], z) * t_scale + t_shift
+            plus[b] = t * pos_weight[lo + b] if pos_weight.size else t
+            minus[b] = 1.0 - t
+        element_losses(z, plus, minus, logits, loss, slope)
+        for b in range(count):
+            n = lo + b
+            weight = sample_weight[n] if sample_weight.size else 1.0
+            counts = weight != 0.0 and not (integers and widen(targets[n], z) < 0.0)
+            losses[n] = weight * loss[b] if counts else 0.0
+            if out.size:
+                d = slope[b] if loss[b] == loss[b] else np.nan
+                out[n] = narrow(scale * weight * d if counts else 0.0, out)

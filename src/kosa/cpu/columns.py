@@ -213,18 +213,19 @@ def slopes_lanes(tile: Any, factor: Any) -> None:
 
 
 @part
-def slopes_dense_lanes(tile: Any, targets: Any, factor: Any, total: Any, rest: Any, scale: Any) -> None:
-    """e ← factor·e − scale·t; at a maximum scale·((total − t) − rest), which does not cancel."""
+def slopes_dense_lanes(
+    tile: Any, targets: Any, factor: Any, total: Any, rest: Any, scale: Any, peak_at: Any
+) -> None:
+    """e ← factor·e − scale·t; where e = peak_at scale·((total − t) − rest), which does not cancel there."""
     prefer_wide_vectors()
     lanes = factor.size
-    one = tile.dtype.type(1)
     for lo in range(0, tile.size, lanes):
         block, targets_block = tile[lo : lo + lanes], targets[lo : lo + lanes]
         for b in range(lanes):
             e, t = block[b], targets_block[b]
             usual = factor[b] * e - scale[b] * t
             peak = scale[b] * ((total[b] - t) - rest[b])
-            block[b] = keep(usual, e != one) + keep(peak, e == one)
+            block[b] = keep(usual, e != peak_at[b]) + keep(peak, e == peak_at[b])
 
 
 @kernel
@@ -307,7 +308,8 @@ def cross_entropy_columns(
                     scale_w[b] = scale * weight[b]
                 for b in range(lanes):
                     rest_w[b] = (hit[b] + others[b]) * (r[b] / (1.0 + r[b]))
-                slopes_dense_lanes(scratch, targets, factor, total_w, rest_w, scale_w)
+                    ones[b] = choose(r[b] < 1.0, 1.0, -1.0)  # e = 1 at a maximum of p > ½
+                slopes_dense_lanes(scratch, targets, factor, total_w, rest_w, scale_w, ones)
             else:
                 slopes_lanes(scratch, factor)
             if index.size:

@@ -17,7 +17,7 @@ from kosa.cpu.statistics import row_statistics_rows
 from kosa.cpu.threads import for_each_chunk, num_threads
 from kosa.loss import Options
 
-_FEW = 64  # classes up to which rows go side by side: beyond, a row by itself is faster
+_FEW = 64  # classes up to which rows go side by side: a longer row is faster by itself
 _CHUNKS = 16  # a thread, so that one that is slowed down holds the others up by little
 _SMALLEST = 1 << 18  # elements of a chunk: some hundred times what a call costs
 _SERIAL = 1 << 16  # elements below which a second thread costs more than it saves
@@ -43,6 +43,15 @@ class Job(NamedTuple):
     class_weight: Array
     row_weight: Array
     options: Options
+    across: bool  # whether rows are taken side by side
+
+
+def side_by_side(predictions: Array, axis: int) -> bool:
+    """Whether rows are taken side by side: with few classes, and where each class lies in a cache line of its own.
+
+    A matter of the array's layout, not of how many rows there are: a row's bits must not depend on its batch.
+    """
+    return predictions.shape[axis] <= _FEW or abs(predictions.strides[axis]) >= 64
 
 
 class Reduced(NamedTuple):
@@ -153,7 +162,7 @@ def _blocks(shape: tuple[int, ...], most: int) -> Iterator[tuple[slice, ...]]:
 
 
 def _contiguous(array: Array) -> Array:
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    return np.array(array, array.dtype.newbyteorder("="), order="C")
 
 
 def _placed(job: Job, out: Array | None) -> Plan | None:
@@ -216,10 +225,10 @@ def losses_worker(
     where = (plan.inner, classes)
     z, z_steps = plan.z
     out, out_steps = plan.out
-    across = logits and (classes <= _FEW or (plan.inner > 1 and z_steps[3] != 1))
     size = TILE if not logits else classes if with_grad else min(classes, TILE)
+    across = logits and job.across
     if across:
-        size = classes * min(256, max(16, _LANES // classes // 16 * 16), -(-plan.rows // 16) * 16)
+        size = classes * _lanes(classes, plan.rows)
     scratch, t_scratch = np.empty(size, working), np.empty(size if t.size else 0, working)
     if not logits:
 
@@ -244,6 +253,13 @@ def losses_worker(
         )  # fmt: skip
 
     return compute_logits
+
+
+def _lanes(classes: int, rows: int) -> int:
+    """How many rows go side by side. Multiples of 64 leave no remainder of a loop, which might round differently."""
+    if classes > TILE:
+        return 16
+    return min(256, max(64, _LANES // classes // 64 * 64), -(-rows // 64) * 64)
 
 
 def share_rows(rows: int, classes: int, worker: Callable[[], Compute]) -> None:
@@ -350,10 +366,10 @@ def binary_cross_entropy(
                 out[...] = 0
             return Reduced(_as_loss(np.nan if options.empty == "nan" else 0.0, predictions), out)
         x, t = _vector(predictions), _vector(targets)
-        direct = out is None or (out.flags.c_contiguous and is_native(out))
-        flat_out = _empty(x.dtype, True)
-        if out is not None:
-            flat_out = bits(out).reshape(-1) if direct else np.empty(x.size, x.dtype)
+        written = out
+        if out is not None and not (out.flags.c_contiguous and is_native(out)):
+            written = np.empty(out.shape, out.dtype.newbyteorder("="))
+        flat_out = _empty(x.dtype, True) if written is None else bits(written).reshape(-1)
         smoothing = float(options.label_smoothing)
 
         def worker() -> Compute:
@@ -363,8 +379,8 @@ def binary_cross_entropy(
             )  # fmt: skip
 
         share_rows(x.size, 1, worker)
-        if out is not None and not direct:
-            bits(out)[...] = flat_out.reshape(out.shape)
+        if out is not None and written is not out:
+            out[...] = written
         if options.reduction == "none":
             return Reduced(_as_loss(losses, predictions).reshape(predictions.shape)[()], out)
         return Reduced(_as_loss(np.add.reduce(losses) / divisor, predictions), out)

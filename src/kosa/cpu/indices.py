@@ -39,10 +39,15 @@ def check(
     """Return the weight of the rows that count; IndexError names the first index that is no class."""
     bad, total = scan_indices(index, ignore, classes, class_weight, row_weight)
     if bad >= 0:
-        position = tuple(int(i) for i in np.unravel_index(bad, shape)) if len(shape) != 1 else bad
-        where = f" at {position}" if shape else ""
-        raise IndexError(
-            f"`targets` must be class indices in [0, {classes - 1}] or `ignore_index` ({ignore}), but the value{where} "
-            f"is {index[bad]}"
-        )
+        raise out_of_range(bad, int(index[bad]), ignore, classes, shape)
     return float(total)
+
+
+def out_of_range(at: int, value: int, ignore: int, classes: int, shape: tuple[int, ...]) -> IndexError:
+    """The error for the value at this place, counted in C order."""
+    position = at if len(shape) == 1 else tuple(int(i) for i in np.unravel_index(at, shape))
+    where = f" at {position}" if shape else ""
+    return IndexError(
+        f"`targets` must be class indices in [0, {classes - 1}] or `ignore_index` ({ignore}), "
+        f"but the value{where} is {value}"
+    )

@@ -114,7 +114,9 @@ def cross_entropy_probabilities(
                 if lo == 0:
                     sums[:count] = 0.0
                 if dense:
-                    terms(tile, t_tile, logarithmic)
+                    # A multiple of 64 leaves no remainder of a loop, whose rounding would depend on a row's place.
+                    padded = min(scratch.size, -(-tile.size // 64) * 64)
+                    terms(scratch[:padded], targets[:padded], logarithmic)
                 for c in range(count):
                     if dense:
                         sums[c] += total(t_tile[c * size : c * size + size])

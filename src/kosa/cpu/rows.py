@@ -182,7 +182,7 @@ def scale_by(tile: Any, factor: float) -> None:
 def slopes_dense(
     tile: Any, targets: Any, factor: float, total: float, rest: float, scale: float, at_peak: bool
 ) -> None:
-    """tile ← factor·tile − scale·t; at the row's maximum scale·((total − t) − rest), which does not cancel."""
+    """tile ← factor·tile − scale·t; at a maximum of p > ½ scale·((total − t) − rest), which does not cancel there."""
     prefer_wide_vectors()
     f, c, d, s = (
         tile.dtype.type(factor), tile.dtype.type(total), tile.dtype.type(rest), tile.dtype.type(scale)
@@ -296,7 +296,7 @@ def cross_entropy_rows(
                 if m_tile > m:
                     spread += d + keep(mass * (m_tile - m), mass != 0.0 and m != -np.inf)
                 else:
-                    spread += d + keep(a * (m - np.float64(reference)), a != 0.0)
+                    spread += d + keep(a * (m - np.float64(reference)), a != 0.0 and m != -np.inf)
                 mass += a
             z_next = z_row + lo + size if z_step == 1 else -1
             t_next = t_row + lo + size if dense and t_step == 1 and t_outer != 0 else -1
@@ -328,7 +328,9 @@ def cross_entropy_rows(
                     dense or transformed
                 )  # whether the gradient is finished in the tile, or while it is stored
                 if dense:
-                    slopes_dense(tile, targets[lo : lo + size], factor, total, rest, s_row, m_tile == m)
+                    slopes_dense(
+                        tile, targets[lo : lo + size], factor, total, rest, s_row, m_tile == m and r < 1.0
+                    )
                 elif transformed:
                     scale_by(tile, factor)
                 if in_tile:

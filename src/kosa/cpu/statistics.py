@@ -77,6 +77,15 @@ def minus_sum_p_log_p(p: Any) -> float:
 
 
 @reduction
+def sum_exp_gaps(x: Any, m: float) -> float:
+    """Σ exp(x − m)."""
+    total = 0.0
+    for k in range(x.size):
+        total += exp(x[k] - m)
+    return total
+
+
+@reduction
 def entropy_of_logs(x: Any) -> float:
     """l ← p = exp l; return −Σ p·l."""
     total = 0.0
@@ -134,11 +143,9 @@ def row_statistics_rows(
             confidence[n] = m
             entropy[n] = minus_sum_p_log_p(row)
         else:
-            h = entropy_of_logs(row)
-            total = plain_sum(before) + plain_sum(after)
-            lse[n] = m + log1p(total / row[at]) if row[at] > 0.0 else m
+            lse[n] = m + log1p(sum_exp_gaps(before, m) + sum_exp_gaps(after, m)) if m != -np.inf else m
+            entropy[n] = entropy_of_logs(row)
             confidence[n] = row[at]
-            entropy[n] = h
         argmax[n] = -1 if nans > 0.0 else at
 
         if t.size:

@@ -4,7 +4,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 _lock = threading.Lock()
@@ -109,21 +109,23 @@ def for_each_chunk(chunks: int, worker: Callable[[], Callable[[int], None]]) -> 
             run(chunk)
         return
     counter = itertools.count()  # next() on it is atomic
+    shared = [worker]  # emptied at the end: the pool may hold on to a task that it never ran
 
     def take() -> None:
-        run = worker()
-        while (chunk := next(counter)) < chunks:
+        run = shared[0]() if shared else None
+        while run is not None and (chunk := next(counter)) < chunks:
             run(chunk)
 
-    futures = []
+    futures: list[Future[None]] = []
     try:
-        pool = _shared_pool()
-        futures = [pool.submit(take) for _ in range(workers - 1)]
+        for _ in range(workers - 1):
+            futures.append(_shared_pool().submit(take))
     except RuntimeError:
-        pass  # another thread has just changed the number of threads, or the interpreter ends: do it all here
+        pass  # another thread has just changed the number of threads, or the interpreter ends: with those there are
     try:
         take()
     finally:
-        for future in futures:
-            if not future.cancel():
-                future.result()
+        waiting = [future for future in futures if not future.cancel()]
+        for future in waiting:
+            future.result()
+        shared.clear()
