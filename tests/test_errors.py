@@ -360,9 +360,7 @@ def test_what_a_gradient_is_written_to_overlaps_nothing(call):
             ValueError, match=r"`out` overlaps `logits`: pass an array of its own, or exactly the array of"
         ):
             call(out, logits=z)
-    with pytest.raises(
-        ValueError, match=r"`out` is a broadcast array, whose elements share memory: pass an array of its own"
-    ):
+    with pytest.raises(ValueError, match=r"`out` has elements that share memory: pass an array of its own"):
         call(np.lib.stride_tricks.as_strided(np.zeros(3), (2, 3), (0, 8)))
 
 

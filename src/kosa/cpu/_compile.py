@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import uuid
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,17 @@ _ANY_ORDER = IN_ORDER | {"reassoc"}
 
 
 class _Cache(FunctionCache):
-    """Numba's cache, for which a folder that cannot be read or written only means compiling again."""
+    """Numba's cache, for which a folder that cannot be read or written only means compiling again.
+
+    Numba numbers its files, so that two processes that compile at once would write one file for two kernels: here each
+    process has names of its own.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        file: Any = self._cache_file
+        name, process = file._data_name, uuid.uuid4().hex[:12]
+        file._data_name = lambda number: f"{process}-{name(number)}"
 
     def load_overload(self, *args: Any) -> Any:
         try:
@@ -54,7 +65,9 @@ def kernel(function: Callable[..., Any]) -> Any:
     dispatcher = part(function)
     configured, _config.CACHE_DIR = _config.CACHE_DIR, _FOLDER
     try:
-        dispatcher._cache = _Cache(function)
+        cache = _Cache(function)
+        if str(cache.cache_path).startswith(_FOLDER):  # not one that Numba falls back to, beside the source
+            dispatcher._cache = cache
     except (RuntimeError, OSError):
         pass  # no folder to be had: each process compiles what it uses
     finally:
