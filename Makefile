@@ -54,7 +54,7 @@ check: $(VENV)/has-test
 
 bench: $(VENV)/has-bench
 	@mkdir -p bench/results
-	$(BIN)/kosa bench --json bench/results/latest.json --markdown bench/results/latest.md
+	$(BIN)/kosa bench $(if $(ROUNDS),--rounds $(ROUNDS)) --json bench/results/latest.json --markdown bench/results/latest.md
 
 test-browser: chromium $(VENV)/has-test
 	$(BIN)/pytest -m browser
