@@ -1,5 +1,6 @@
 """The public functions: what they compute is said here once, checked here once, and handed to an engine."""
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,6 +8,17 @@ import numpy as np
 from kosa import loss as _loss
 from kosa.cpu import arguments, engine
 from kosa.loss import Options
+
+
+_known_options = lru_cache(maxsize=256, typed=True)(Options)
+
+
+def _options(*values: Any) -> Options:
+    """The same options as in an earlier call need no second check, which takes as long as a small kernel."""
+    try:
+        return _known_options(*values)
+    except TypeError:  # a value that cannot be hashed, or is of a wrong type
+        return Options(*values)
 
 
 class LossAndGrad(NamedTuple):
@@ -83,7 +95,7 @@ def cross_entropy(
     Gemma 2 (arXiv:2408.00118) and z-loss as in PaLM (arXiv:2204.02311).
     """
     kind, predictions = _loss.one_of(logits=logits, probs=probs, log_probs=log_probs)
-    options = Options(
+    options = _options(
         kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss, reduction, denominator, empty
     )
     return _dense(targets, predictions, class_weight, sample_weight, options, False, None).loss
@@ -132,7 +144,7 @@ def cross_entropy_with_grad(
         array([ 0.5, -0.5])
     """
     kind, predictions = _loss.one_of(logits=logits, probs=probs, log_probs=log_probs)
-    options = Options(
+    options = _options(
         kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss, reduction, denominator, empty
     )
     return _dense(targets, predictions, class_weight, sample_weight, options, True, out)

@@ -183,11 +183,10 @@ def _placed(job: Job, out: Array | None) -> Plan | None:
         span.flat.flags.writeable = False  # one type of array for kernels, hence one compilation
     classes = job.predictions.shape[job.axis]
     z = spans[0]
-    nowhere = Strided(_empty(z.flat.dtype), (0, 0, 0, 0))
     return Plan(
         inner, classes, job.predictions.size // classes, z,
-        nowhere if job.indexed else spans[1],
-        spans[-1] if out is not None else Strided(_empty(z.flat.dtype, True), (0, 0, 0, 0)),
+        _nowhere(z.flat.dtype, False) if job.indexed else spans[1],
+        _nowhere(z.flat.dtype, True) if out is None else spans[-1],
     )  # fmt: skip
 
 
@@ -393,6 +392,11 @@ def _vector(array: Array) -> Array:
     flat = bits(np.ascontiguousarray(array)).reshape(-1).view()
     flat.flags.writeable = False
     return flat
+
+
+@lru_cache
+def _nowhere(dtype: Any, writable: bool) -> Strided:
+    return Strided(_empty(dtype, writable), (0, 0, 0, 0))
 
 
 @lru_cache
