@@ -9,7 +9,6 @@ from kosa import loss as _loss
 from kosa.cpu import arguments, engine
 from kosa.loss import Options
 
-
 _known_options = lru_cache(maxsize=256, typed=True)(Options)
 
 
