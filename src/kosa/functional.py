@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kosa import loss as _loss
-from kosa.cpu import arguments, engine
+from kosa.cpu import arguments, engine, figures
 from kosa.loss import Options
 
 _known_options = lru_cache(maxsize=256, typed=True)(Options)
@@ -210,7 +210,7 @@ def row_statistics(
     kind, predictions = _loss.one_of(logits=logits, probs=probs, log_probs=log_probs)
     options = Options(kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss)
     job = arguments.job(targets, predictions, class_weight, sample_weight, options, needed=False)
-    return RowStatistics(*engine.row_statistics(job, targets is not None))
+    return RowStatistics(*figures.row_statistics(job, targets is not None))
 
 
 def binary_cross_entropy(

@@ -13,7 +13,6 @@ from kosa.cpu.columns import cross_entropy_columns
 from kosa.cpu.layout import Array, Strided, bits, is_native, strided
 from kosa.cpu.probabilities import cross_entropy_probabilities
 from kosa.cpu.rows import TILE, cross_entropy_rows
-from kosa.cpu.statistics import row_statistics_rows
 from kosa.cpu.threads import for_each_chunk, num_threads
 from kosa.loss import Options
 
@@ -275,70 +274,6 @@ def share_rows(rows: int, classes: int, worker: Callable[[], Compute]) -> None:
         return lambda chunk: compute(chunk * step, min(rows, (chunk + 1) * step))
 
     for_each_chunk(-(-rows // step), chunk_worker)
-
-
-class Statistics(NamedTuple):
-    """One entry a row, float64 (`argmax` int64); the figures that need targets are None without them."""
-
-    loss: Any
-    lse: Any
-    argmax: Any
-    confidence: Any
-    entropy: Any
-    brier: Any
-    target_entropy: Any
-
-
-def row_statistics(job: Job, with_targets: bool) -> Statistics:
-    """Losses and figures of each row: a chunk of rows is still in cache when its figures follow its losses."""
-    options, axis = job.options, job.axis
-    classes = job.predictions.shape[axis]
-    shape = job.predictions.shape[:axis] + job.predictions.shape[axis + 1 :]
-    rows = job.predictions.size // classes
-    if with_targets and job.indexed:
-        indices.check(job.targets, options.ignore_index, classes, job.class_weight, job.row_weight, shape)
-    loss, lse, confidence, entropy = (np.zeros(rows) for _ in range(4))
-    brier, target_entropy = (np.zeros(rows if with_targets else 0) for _ in range(2))
-    argmax = np.zeros(rows, np.int64)
-    figures = (loss, lse, argmax, confidence, entropy, brier, target_entropy)
-    with np.errstate(all="ignore"):
-        plan = _placed(job, None)
-        if plan is not None:
-            share_rows(rows, classes, lambda: _statistics_worker(job, plan, with_targets, figures))
-        else:
-            for piece, at, _ in _pieces(job):
-                part = row_statistics(piece, with_targets)
-                for figure, values in zip(figures, part, strict=True):
-                    if values is not None:
-                        figure[at] = values.reshape(-1)
-    needs_targets = (True, False, False, False, False, True, True)
-    return Statistics(
-        *(
-            figure.reshape(shape)[()] if with_targets or not needs else None
-            for figure, needs in zip(figures, needs_targets, strict=True)
-        )
-    )
-
-
-def _statistics_worker(job: Job, plan: Plan, with_targets: bool, figures: tuple[Array, ...]) -> Compute:
-    """Return what fills the figures of rows first..last−1, with scratch of its own."""
-    options, classes = job.options, plan.classes
-    loss, *others = figures
-    losses = losses_worker(job, plan, 1.0, loss, False, np.float64) if with_targets else None
-    index = job.targets if with_targets and job.indexed else _NO_INDICES
-    kind = ("logits", "probs", "log_probs").index(options.kind)
-    softcap = 0.0 if options.softcap is None else float(options.softcap)
-    scratch, t_scratch = np.empty(classes), np.empty(classes if plan.t.flat.size else 0)
-
-    def compute(first: int, last: int) -> None:
-        if losses is not None:
-            losses(first, last)
-        row_statistics_rows(
-            *plan.z, kind, softcap, float(options.temperature), index, options.ignore_index, *plan.t,
-            plan.inner, classes, first, last, scratch, t_scratch, *others,
-        )  # fmt: skip
-
-    return compute
 
 
 def binary_cross_entropy(

@@ -13,48 +13,110 @@ from typing import Any
 
 import numpy as np
 
-from kosa.cpu._bits import keep, larger
-from kosa.cpu._compile import kernel, reduction
+from kosa.cpu._bits import choose, keep, larger, prefer_wide_vectors
+from kosa.cpu._compile import kernel, part, reduction
 from kosa.cpu.elementary import exp, log, log1p
 from kosa.cpu.rows import load
 
 LOGITS, PROBS, LOG_PROBS = 0, 1, 2
+_BLOCK = 256
+
+
+@part
+def load_any(xs: Any, start: int, step: int, softcap: float, temperature: float, tile: Any) -> float:
+    """`rows.load` from the one array of `xs` that is not empty: there is one for each format of floats.
+
+    So what is done after it is compiled once, and rows of float32 and the same rows of float64 have the same bits.
+    """
+    if xs[0].size:
+        return load(xs[0], start, step, softcap, temperature, tile)
+    if xs[1].size:
+        return load(xs[1], start, step, softcap, temperature, tile)
+    if xs[2].size:
+        return load(xs[2], start, step, softcap, temperature, tile)
+    return load(xs[3], start, step, softcap, temperature, tile)
 
 
 @reduction
-def first_maximum(row: Any) -> tuple[int, float, float, float]:
-    """Return where the first maximum is, its value, and how many entries are NaN, and NaN or +inf."""
-    m, nans, bad = -np.inf, 0.0, 0.0
+def maximum(row: Any) -> float:
+    """The largest entry."""
+    prefer_wide_vectors()
+    m = -np.inf
     for k in range(row.size):
         m = larger(m, row[k])
-        nans += keep(1.0, row[k] != row[k])
-        bad += keep(1.0, not row[k] < np.inf)
+    return m
+
+
+@part
+def first_place(row: Any, m: float) -> int:
+    """Where the first m stands, looked for in the first block whose maximum it is."""
     at = 0
+    while at + _BLOCK < row.size and maximum(row[at : at + _BLOCK]) != m:
+        at += _BLOCK
     while at < row.size - 1 and row[at] != m:
         at += 1
-    return at, m, nans, bad
+    return at
 
 
 @reduction
-def sums_beside(z: Any, m: float) -> tuple[float, float]:
-    """z ← e = exp(z − m); return Σ e and Σ e·(m − z)."""
-    r, h = 0.0, 0.0
+def count_nans(row: Any) -> float:
+    """How many entries are NaN."""
+    nans = 0.0
+    for k in range(row.size):
+        nans += keep(1.0, row[k] != row[k])
+    return nans
+
+
+@reduction
+def sums_of_logits(z: Any, m: float) -> tuple[float, float, float, float]:
+    """Return Σ e, Σ e·(m − z) and Σ e² over z ≠ m, and how many z = m."""
+    prefer_wide_vectors()
+    r, h, q, ties = 0.0, 0.0, 0.0, 0.0
     for k in range(z.size):
         gap = m - z[k]
-        e = exp(-gap)
+        peak = gap == 0.0
+        e = choose(peak, 0.0, exp(-gap))
         r += e
         h += keep(e * gap, e != 0.0)
-        z[k] = e
-    return r, h
+        q += e * e
+        ties += keep(1.0, peak)
+    return r, h, q, ties
 
 
 @reduction
-def sum_of_squares(x: Any) -> float:
-    """Σ x²."""
-    total = 0.0
+def sums_of_probs(y: Any, m: float) -> tuple[float, float, float, float]:
+    """Return Σ y, −Σ y log y, Σ y² over y ≠ m, and how many y = m."""
+    prefer_wide_vectors()
+    s, h, q, ties = 0.0, 0.0, 0.0, 0.0
+    for k in range(y.size):
+        s += y[k]
+        h += keep(-y[k] * log(y[k]), y[k] != 0.0)
+        q += keep(y[k] * y[k], y[k] != m)
+        ties += keep(1.0, y[k] == m)
+    return s, h, q, ties
+
+
+@reduction
+def sums_of_log_probs(x: Any, m: float) -> tuple[float, float, float, float]:
+    """Return Σ exp(l − m) over l ≠ m, −Σ p·l, Σ p² over l ≠ m, and how many l = m."""
+    prefer_wide_vectors()
+    r, h, q, ties = 0.0, 0.0, 0.0, 0.0
     for k in range(x.size):
-        total += x[k] * x[k]
-    return total
+        p = exp(x[k])
+        other = x[k] != m
+        r += keep(exp(x[k] - m), other)
+        h += keep(-p * x[k], p != 0.0)
+        q += keep(p * p, other)
+        ties += keep(1.0, x[k] == m)
+    return r, h, q, ties
+
+
+@part
+def exponentials(x: Any, m: float) -> None:
+    """x ← exp(x − m)."""
+    prefer_wide_vectors()
+    for k in range(x.size):
+        x[k] = exp(x[k] - m)
 
 
 @reduction
@@ -76,104 +138,89 @@ def minus_sum_p_log_p(p: Any) -> float:
     return total
 
 
-@reduction
-def sum_exp_gaps(x: Any, m: float) -> float:
-    """Σ exp(x − m)."""
-    total = 0.0
-    for k in range(x.size):
-        total += exp(x[k] - m)
-    return total
-
-
-@reduction
-def entropy_of_logs(x: Any) -> float:
-    """l ← p = exp l; return −Σ p·l."""
-    total = 0.0
-    for k in range(x.size):
-        p = exp(x[k])
-        total += keep(-p * x[k], p != 0.0)
-        x[k] = p
-    return total
-
-
-@reduction
-def plain_sum(x: Any) -> float:
-    """Σ x."""
-    total = 0.0
-    for k in range(x.size):
-        total += x[k]
-    return total
-
-
 @kernel
 def row_statistics_rows(
-    z: Any, z_steps: Any, kind: int, softcap: float, temperature: float,
-    index: Any, ignore: int, t: Any, t_steps: Any,  # (N,) int64 or empty; distributions or empty
-    inner: int, classes: int, first: int, last: int,
+    xs: Any, x_steps: Any, kind: int, softcap: float, temperature: float,  # (4,) of which one is not empty
+    index: Any, ignore: int, ts: Any, t_steps: Any,  # (N,) int64 or empty; distributions, like xs, or all empty
+    dense: bool, inner: int, classes: int, first: int, last: int,
     scratch: Any, targets: Any,  # float64: K; K or empty
-    lse: Any, argmax: Any, confidence: Any, entropy: Any, brier: Any, target_entropy: Any,  # (N,); argmax int64
+    loss: Any, lse: Any, argmax: Any, confidence: Any, entropy: Any,  # (N,), argmax int64; loss may be empty
+    brier: Any, target_entropy: Any,  # (N,) or empty
 ) -> None:  # fmt: skip
-    """Fill the six figures of rows first..last−1."""
-    z_start, z_outer, z_inner, z_step = z_steps
+    """Fill the figures of rows first..last−1; losses of class indices only."""
+    prefer_wide_vectors()
+    x_start, x_outer, x_inner, x_step = x_steps
     t_start, t_outer, t_inner, t_step = t_steps
     for n in range(first, last):
         o = n // inner
         i = n - o * inner
         row = scratch[:classes]
-        load(z, z_start + o * z_outer + i * z_inner, z_step, softcap, temperature, row)
-        at, m, nans, bad = first_maximum(row)
-        spoiled = bad > 0.0 or (kind == LOGITS and m == -np.inf)
+        m = load_any(xs, x_start + o * x_outer + i * x_inner, x_step, softcap, temperature, row)
+        if kind == LOGITS:
+            s, h, q, ties = sums_of_logits(row, m)
+        elif kind == PROBS:
+            s, h, q, ties = sums_of_probs(row, m)
+        else:
+            s, h, q, ties = sums_of_log_probs(row, m)
+        # Q is NaN if an entry is; of logits also if m is infinite.
+        spoiled = q != q or m == np.inf or (kind == LOGITS and m == -np.inf)
+        at = -1 if spoiled and count_nans(row) > 0.0 else first_place(row, m)
         target = index[n] if index.size else -1
         ignored = index.size > 0 and target == ignore
-        at_target = row[target] if target >= 0 and not ignored else 0.0
-        before, after = row[:at], row[at + 1 :]
+        at_target = row[target] if index.size > 0 and not ignored else 0.0
 
-        factor, beside = 1.0, 0.0  # p = factor·row; R/(1 + R) of logits
+        factor, beside = 1.0, 0.0  # p = factor·e of logits; 1 − p at the maximum
         if kind == LOGITS:
-            r_before, h_before = sums_beside(before, m)
-            r_after, h_after = sums_beside(after, m)
-            r = r_before + r_after
-            row[at] = 1.0
+            r = s + (ties - 1.0)
             factor, beside = 1.0 / (1.0 + r), r / (1.0 + r)
             lse[n] = m + log1p(r)
             confidence[n] = factor
-            entropy[n] = log1p(r) + (h_before + h_after) * factor
+            entropy[n] = log1p(r) + h * factor
+            own_loss, p = log1p(r) + (m - at_target), factor * exp(at_target - m)
         elif kind == PROBS:
-            lse[n] = log(plain_sum(row))
+            beside = 1.0 - m
+            lse[n] = log(s)
             confidence[n] = m
-            entropy[n] = minus_sum_p_log_p(row)
+            entropy[n] = h
+            own_loss, p = -log(at_target), at_target
         else:
-            lse[n] = m + log1p(sum_exp_gaps(before, m) + sum_exp_gaps(after, m)) if m != -np.inf else m
-            entropy[n] = entropy_of_logs(row)
-            confidence[n] = row[at]
-        argmax[n] = -1 if nans > 0.0 else at
+            beside = -math.expm1(m)
+            lse[n] = m + log1p(s + (ties - 1.0)) if m != -np.inf else m
+            confidence[n] = exp(m)
+            entropy[n] = h
+            own_loss, p = -at_target, exp(at_target)
+        argmax[n] = at
+        top = confidence[n]
 
-        if t.size:
+        if dense:
             own = targets[:classes]
-            load(t, t_start + o * t_outer + i * t_inner, t_step, 0.0, 1.0, own)
+            load_any(ts, t_start + o * t_outer + i * t_inner, t_step, 0.0, 1.0, own)
+            target_entropy[n] = minus_sum_p_log_p(own)
+        if dense and not spoiled:
+            if kind != PROBS:
+                exponentials(row, m if kind == LOGITS else 0.0)
             peak = (1.0 - own[at]) - beside if kind == LOGITS else row[at] - own[at]
             brier[n] = (
-                squared_distance(before, factor, own[:at])
-                + squared_distance(after, factor, own[at + 1 :])
+                squared_distance(row[:at], factor, own[:at])
+                + squared_distance(row[at + 1 :], factor, own[at + 1 :])
                 + peak * peak
             )
-            target_entropy[n] = minus_sum_p_log_p(own)
         elif index.size:
-            others = (sum_of_squares(before) + sum_of_squares(after)) * factor * factor
-            target_entropy[n] = 0.0
+            others = (q + (ties - 1.0) * (1.0 if kind == LOGITS else top * top)) * factor * factor
             if ignored:
                 brier[n] = 0.0
             elif target == at:
-                miss = (
-                    beside if kind == LOGITS else (1.0 - row[at] if kind == PROBS else -math.expm1(at_target))
-                )
-                brier[n] = others + miss * miss
+                brier[n] = others + beside * beside
             else:
-                p, p_top = factor * row[target], factor * row[at]
-                brier[n] = max(others - p * p, 0.0) + p_top * p_top + (1.0 - p) * (1.0 - p)
+                brier[n] = max(others - p * p, 0.0) + top * top + (1.0 - p) * (1.0 - p)
+            if loss.size:
+                loss[n] = 0.0 if ignored else own_loss
+            target_entropy[n] = 0.0
         if spoiled:
             lse[n] = np.nan
             confidence[n] = np.nan
             entropy[n] = np.nan
             if brier.size and not ignored:
                 brier[n] = np.nan
+            if loss.size and not ignored:
+                loss[n] = np.nan

@@ -1,0 +1,113 @@
+"""`row_statistics` of checked arrays: chooses the kernel, and shares the rows out over the threads."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kosa.cpu import indices
+from kosa.cpu.engine import (
+    _NO_INDICES,
+    Compute,
+    Job,
+    Plan,
+    _empty,
+    _pieces,
+    _placed,
+    losses_worker,
+    share_rows,
+)
+from kosa.cpu.layout import Array
+from kosa.cpu.statistics import row_statistics_rows
+from kosa.cpu.statistics_across import LANES, row_statistics_across
+
+_FORMATS = (np.float64, np.float32, np.int16, np.uint16)  # the last two: float16 and bfloat16 as bits
+_MOST_ACROSS = 4096  # classes: a tile of 4 MiB a thread
+
+
+class Statistics(NamedTuple):
+    """One entry a row, float64 (`argmax` int64); the figures that need targets are None without them."""
+
+    loss: Any
+    lse: Any
+    argmax: Any
+    confidence: Any
+    entropy: Any
+    brier: Any
+    target_entropy: Any
+
+
+def row_statistics(job: Job, with_targets: bool) -> Statistics:
+    """Losses and figures of each row."""
+    options, axis = job.options, job.axis
+    classes = job.predictions.shape[axis]
+    shape = job.predictions.shape[:axis] + job.predictions.shape[axis + 1 :]
+    rows = job.predictions.size // classes
+    if with_targets and job.indexed:
+        indices.check(job.targets, options.ignore_index, classes, job.class_weight, job.row_weight, shape)
+    loss, lse, confidence, entropy = (np.zeros(rows) for _ in range(4))
+    brier, target_entropy = (np.zeros(rows if with_targets else 0) for _ in range(2))
+    argmax = np.zeros(rows, np.int64)
+    figures = (loss, lse, argmax, confidence, entropy, brier, target_entropy)
+    with np.errstate(all="ignore"):
+        plan = _placed(job, None)
+        if plan is not None:
+            share_rows(rows, classes, lambda: _worker(job, plan, with_targets, figures))
+        else:
+            for piece, at, _ in _pieces(job):
+                part = row_statistics(piece, with_targets)
+                for figure, values in zip(figures, part, strict=True):
+                    if values is not None:
+                        figure[at] = values.reshape(-1)
+    needs_targets = (True, False, False, False, False, True, True)
+    return Statistics(
+        *(
+            figure.reshape(shape)[()] if with_targets or not needs else None
+            for figure, needs in zip(figures, needs_targets, strict=True)
+        )
+    )
+
+
+def _worker(job: Job, plan: Plan, with_targets: bool, figures: tuple[Array, ...]) -> Compute:
+    """Return what fills the figures of rows first..last−1, with scratch of its own."""
+    options, classes = job.options, plan.classes
+    loss, *others, brier, target_entropy = figures
+    indexed, dense = with_targets and job.indexed, not job.indexed
+    weighted = job.class_weight.size or job.row_weight.size
+    # Losses of plain class indices fall off on the way; all others have kernels of their own, and share the cache.
+    own_losses = indexed and not weighted and not options.label_smoothing and not options.z_loss
+    losses = None
+    if with_targets and not own_losses:
+        losses = losses_worker(job, plan, 1.0, loss, False, np.float64)
+        loss = _empty(loss.dtype, True)
+    index = job.targets if indexed else _NO_INDICES
+    kind = ("logits", "probs", "log_probs").index(options.kind)
+    transform = (0.0 if options.softcap is None else float(options.softcap), float(options.temperature))
+    steps = plan.z.steps
+    xs, ts = _by_format(plan.z.flat), _by_format(plan.t.flat)
+    start, outer, inside, class_step = steps
+    across = job.across and not dense and classes <= _MOST_ACROSS
+    scratch = np.empty(classes * LANES if across else classes)
+    t_scratch = np.empty(classes if dense else 0)
+    starts = start + class_step * np.arange(classes)
+
+    def compute(first: int, last: int) -> None:
+        if losses is not None:
+            losses(first, last)
+        if across:
+            row_statistics_across(
+                xs, starts, outer, inside, kind, *transform, index, options.ignore_index,
+                plan.inner, first, last, scratch, loss, *others, brier,
+            )  # fmt: skip
+        else:
+            row_statistics_rows(
+                xs, steps, kind, *transform, index, options.ignore_index,
+                ts, plan.t.steps, dense, plan.inner, classes, first, last,
+                scratch, t_scratch, loss, *others, brier, target_entropy,
+            )  # fmt: skip
+
+    return compute
+
+
+def _by_format(flat: Array) -> tuple[Array, ...]:
+    """The array in the place of its format, empty ones in the others': so kernels are compiled once for all formats."""
+    return tuple(flat if flat.dtype == known else _empty(np.dtype(known)) for known in _FORMATS)
