@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kosa.scoring.exact import _ADDITIONS, ExactSums, pieces, product
+from kosa.scoring.exact import _ADDITIONS, ExactSums
 
 SMALLEST, LARGEST = 5e-324, float(np.finfo(np.float64).max)
 ADVERSARIAL = {
@@ -130,33 +130,61 @@ def test_limbs_carry_before_they_overflow() -> None:
         sums.merge(other)
         times += 1
     assert sums.exact() == one * 2**40
-    assert all(np.abs(limb).max() < 2**62 for limb in sums._limbs.values())
+    assert all(np.abs(limb).max() < 2**62 for limb in sums._limbs.T)
     sums._additions = _ADDITIONS
     sums.add(block)
     assert sums._additions == len(block)
     assert sums.exact() == one * (2**40 + 1)
 
 
-def test_pieces_give_the_values_back() -> None:
-    values = spread(1000, 6)
-    back = [Fraction(0)] * len(values)
-    for limb, whole in pieces(values):
-        assert np.abs(whole).max() <= 2**32
-        back = [
-            total + Fraction(int(piece)) * Fraction(2) ** (32 * limb)
-            for total, piece in zip(back, whole, strict=True)
-        ]
-    assert back == [Fraction(value) for value in values.tolist()]
-
-
-def test_product_and_its_error_are_the_exact_product() -> None:
+def test_products_are_not_rounded() -> None:
     random = np.random.default_rng(7)
-    left, right = (
-        random.exponential(size=500),
-        np.ldexp(random.standard_normal(500), random.integers(-90, 90, 500)),
+    ends = [SMALLEST, -SMALLEST, LARGEST, 3e-320, 0.0, 1.0]
+    left = np.concatenate([random.exponential(size=500), ends, [1.0]])
+    right = np.concatenate([spread(500, 8), [LARGEST, SMALLEST, -LARGEST, 1e-310, 5.0, 0.0], [SMALLEST]])
+    sums = ExactSums()
+    sums.add_products(left, right)
+    assert sums.exact() == sum(
+        Fraction(one) * Fraction(other) for one, other in zip(left.tolist(), right.tolist(), strict=True)
     )
-    value, error = product(left, right)
-    assert np.array_equal(value, left * right)
-    assert np.any(error != 0)
-    for one, other, rounded, rest in zip(left, right, value, error, strict=True):
-        assert Fraction(one) * Fraction(other) == Fraction(rounded) + Fraction(rest)
+    grouped = ExactSums(3)
+    grouped.add_products(np.array([2.0, np.inf, 3.0]), np.array([0.5, 2.0, 3.0]), np.array([0, 1, 2]))
+    assert grouped.values().tolist() == [1.0, np.inf, 9.0]
+
+
+def test_columns_times_weights_are_rounded_once() -> None:
+    matrix, weight = spread(300, 9).reshape(-1, 3), np.ldexp(1.3, np.arange(-50, 50))
+    matrix[0] = [SMALLEST, 3e-320, -1e-310]
+    with np.errstate(over="ignore"):
+        product = matrix * weight[:, None]
+    product = np.where(np.isfinite(product), product, 0.0)
+    matrix = np.where(product == 0.0, 0.0, matrix)
+    sums = ExactSums(3)
+    sums.add_columns(matrix, weight)
+    for column, total in enumerate(sums.integers()):
+        assert Fraction(total, 1 << (32 * 68)) == sum(map(Fraction, product[:, column].tolist()))
+
+
+def test_groups_can_be_grouped_added_and_taken_away() -> None:
+    values = spread(60, 10)
+    sums = ExactSums(60)
+    sums.add(values, np.arange(60))
+    coarse = sums.regrouped(np.arange(60) % 4, 4)
+    assert coarse.values().tolist() == [math.fsum(values[start::4]) for start in range(4)]
+    sums.resize(70)
+    assert sums.values().tolist() == [*values.tolist(), *[0.0] * 10]
+    rest = sums.copy()
+    rest.subtract(sums)
+    assert rest.exact() == 0
+    assert sums.values()[59] == values[59]
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.floats(), max_size=30), st.integers(0, 3))
+def test_stored_sums_come_back(values: list[float], empty: int) -> None:
+    sums = ExactSums(7 + empty)
+    sums.add(np.array(values), np.arange(len(values)) % 7)
+    back = ExactSums.restored(sums.stored())
+    assert back.integers() == sums.integers()
+    assert np.array_equal(back.specials(), sums.specials(), equal_nan=True)
+    assert repr(back.stored()) == repr(sums.stored())

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 import kosa
-from kosa.scoring import InputError, Score, State
-from kosa.scoring.state import Rows
+from kosa.scoring import InputError, Rows, Score, Setup, State
 
 CLASSES = 4
 
@@ -41,22 +40,22 @@ def rows(seed: int, count: int, weighted: bool, soft: bool) -> Rows:
         weight=10.0 ** random.uniform(-20, 20, count) if weighted else None,
         target_entropy=random.random(count) if soft else None,
         mass=mass if soft else None,
+        brier=random.random(count),
+        among=loss / 3,
     )
 
 
 def part(whole: Rows, chosen: np.ndarray) -> Rows:
     """Some consecutive rows."""
-    fields = ("loss", "clipped", "label", "predicted", "confidence", "weight", "target_entropy", "mass")
-    taken = {name: None if (values := getattr(whole, name)) is None else values[chosen] for name in fields}
-    return replace(whole, first=whole.first + int(chosen[0]), **taken)
+    return replace(whole.chosen(chosen), first=whole.first + int(chosen[0]))
 
 
 def fresh(weighted: bool) -> State:
-    return State(CLASSES, weighted=weighted, worst=5, clip=1e-7)
+    return State(Setup(tuple("abcd"), "logits", weighted=weighted, clip=1e-7, clip_name="test"))
 
 
 def figures(state: State) -> dict[str, object]:
-    return state.result([str(number) for number in range(CLASSES)], "logits", "test").to_dict()
+    return state.result().to_dict()
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -118,9 +117,10 @@ def test_figures_do_not_depend_on_batch_size_or_on_the_order_of_rows() -> None:
 
 
 def test_states_of_different_data_do_not_merge() -> None:
-    for other in (State(5, worst=5, clip=1e-7), State(CLASSES, weighted=True, worst=5, clip=1e-7)):
-        with pytest.raises(InputError, match="states of different data do not merge"):
-            fresh(False).merge(other)
+    with pytest.raises(InputError, match="do not merge: `weighted` is False here and True there"):
+        fresh(False).merge(fresh(True))
+    with pytest.raises(InputError, match=r"`classes` is \('a', 'b', 'c', 'd'\) here and \('a',\) there"):
+        fresh(False).merge(State(Setup(("a",), "logits", clip=1e-7, clip_name="test")))
 
 
 def test_merging_leaves_the_other_state_as_it_was() -> None:

@@ -1,6 +1,7 @@
 """Rows on their way from a source to their losses."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ class Batch:
         coded strings.
     weights: (N,) or None.  ids: N of anything, or None.  place: where the rows come from.  first: number of
     the first row in the whole data set.  fraction: of the data set's bytes read so far, NaN where that is not
-    known.
+    known.  group: (N,) names of groups, or None.  units: (N,) counts by unit.
     """
 
     predictions: NDArray[Any]
@@ -28,3 +29,5 @@ class Batch:
     first: int
     carried: tuple[str, ...] | None = None
     fraction: float = float("nan")
+    group: "NDArray[Any] | Coded | None" = None
+    units: Mapping[str, NDArray[Any]] = field(default_factory=dict)

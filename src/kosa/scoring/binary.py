@@ -9,8 +9,9 @@ from kosa import functional
 from kosa.scoring.batch import Batch
 from kosa.scoring.classes import Classes, Coded
 from kosa.scoring.errors import InputError, LabelError, Place
+from kosa.scoring.exact import Floats
 from kosa.scoring.kinds import FORCE, why_binary
-from kosa.scoring.state import Floats, Rows
+from kosa.scoring.rows import Rows
 
 
 def evaluate_binary(

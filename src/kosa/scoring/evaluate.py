@@ -11,8 +11,9 @@ from kosa.scoring.batch import Batch
 from kosa.scoring.binary import evaluate_binary
 from kosa.scoring.classes import Classes, Coded
 from kosa.scoring.errors import InputError
+from kosa.scoring.exact import Floats
 from kosa.scoring.kinds import FORCE, strange, tolerance, why
-from kosa.scoring.state import Floats, Rows
+from kosa.scoring.rows import Rows
 
 _MOST_WEIGHT = 1e100  # so that neither its square nor its product with a loss overflows
 

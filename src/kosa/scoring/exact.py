@@ -3,10 +3,9 @@ same bits.
 
 A value is cut into integers on a fixed grid of 32-bit limbs (limb j counts units of 2^(32 j)) and each limb
 is added as an integer, so nothing is ever rounded before the end. Infinities and NaN are kept aside: their
-sum does not depend on the order either.
+sum does not depend on the order either. Adding is compiled; merging, rounding and reading need NumPy alone.
 """
 
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, Self
 
@@ -14,167 +13,234 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BITS = 32
-_LOWEST = -35  # 2^(32·−35) lies below the smallest subnormal, 2^−1074
-_BLOCK = 1 << 15  # values worked on at a time: the temporaries stay in a core's own cache
-_ADDITIONS = 1 << 30  # a limb takes |piece| ≤ 2^32, so this many additions stay far inside int64
+_LOWEST = -68  # 2^(32·−68) lies below the smallest product of two float64, 2^−2148
+_HIGHEST = 70  # a product is below 2^2048, limb 64; the limbs above hold what sums carry
+_ADDITIONS = 1 << 28  # a limb takes a few pieces ≤ 2^32 an addition, so this many stay far inside int64
+_SCALE = 1 << (-_BITS * _LOWEST)
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-
-def pieces(values: Floats) -> Iterator[tuple[int, Integers]]:
-    """Cut finite values into (limb j, integers of magnitude ≤ 2^32): Σ_j integers·2^(32 j) is the values."""
-    rest = values
-    top = float(np.max(np.abs(rest), initial=0.0))
-    if top == 0.0:
-        return
-    limb = -((_BITS - 1 - int(np.frexp(top)[1])) // _BITS)
-    while limb >= _LOWEST:
-        # Two factors of half the exponent: 2^(32 j) itself overflows or underflows at the ends of the range.
-        half = 2.0 ** (16 * limb)
-        whole = np.trunc(rest / half / half)
-        rest = rest - whole * half * half
-        yield limb, whole.astype(np.int64)
-        if not rest.any():
-            return
-        limb -= 1
-
-
-def product(left: Floats, right: Floats) -> tuple[Floats, Floats]:
-    """left·right as rounded product and its exact rounding error (Dekker, 1971)."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        rounded = left * right
-        left_high, left_low = _halves(left)
-        right_high, right_low = _halves(right)
-        error = left_low * right_low - (
-            ((rounded - left_high * right_high) - left_low * right_high) - left_high * right_low
-        )
-    return rounded, np.where(np.isfinite(error), error, 0.0)
-
-
-def _halves(values: Floats) -> tuple[Floats, Floats]:
-    """Upper and lower 26 bits of each mantissa."""
-    scaled = values * 134217729.0
-    high = scaled - (scaled - values)
-    return high, values - high
+_ALL: Integers = np.empty(0, dtype=np.int64)
 
 
 class ExactSums:
     """One exact sum per group 0..groups−1."""
 
     def __init__(self, groups: int = 1) -> None:
-        self.groups = groups
-        self._limbs: dict[int, Integers] = {}
+        self._low = 0  # the limb that the first column of _limbs counts
+        self._limbs: Integers = np.zeros((groups, 0), dtype=np.int64)
         self._special = np.zeros(groups)
         self._additions = 0
 
+    @property
+    def groups(self) -> int:
+        """How many sums."""
+        return len(self._limbs)
+
+    @classmethod
+    def of_counts(cls, counts: Integers) -> "ExactSums":
+        """Integers as sums."""
+        sums = cls(len(counts))
+        sums.add_counts(counts)
+        return sums
+
     def add(self, values: Floats, group: Integers | None = None) -> None:
         """Add each value to its group; without groups, to the only one."""
-        for start in range(0, len(values), _BLOCK):
-            block = values[start : start + _BLOCK]
-            groups = None if group is None else group[start : start + _BLOCK]
-            finite = np.isfinite(block)
-            if not finite.all():
-                _add_at(self._special, None if groups is None else groups[~finite], block[~finite])
-                block = np.where(finite, block, 0.0)
-            self._reserve(len(block))
-            for limb, whole in pieces(block):
-                _add_at(self._limb(limb), groups, whole)
+        from kosa.cpu import exact
 
-    def add_columns(self, values: Floats) -> None:
-        """Add a matrix (rows × groups): column k to group k."""
-        step = max(1, _BLOCK // max(1, self.groups))
-        for start in range(0, len(values), step):
-            block = values[start : start + step]
-            finite = np.isfinite(block)
-            if not finite.all():
-                with np.errstate(invalid="ignore"):
-                    self._special += np.where(finite, 0.0, block).sum(axis=0)
-                block = np.where(finite, block, 0.0)
-            self._reserve(len(block))
-            for limb, whole in pieces(block):
-                self._limb(limb)[:] += whole.sum(axis=0)
+        values = np.ascontiguousarray(values, dtype=np.float64)
+        least, most = exact.exponent_range(values)
+        self._prepare(least - 1075, most - 1075, len(values))
+        exact.add_values(values, _groups(group), self._limbs, self._low, self._special)
+
+    def add_products(self, left: Floats, right: Floats, group: Integers | None = None) -> None:
+        """Add each left·right, unrounded, to its group."""
+        from kosa.cpu import exact
+
+        left, right = (np.ascontiguousarray(values, dtype=np.float64) for values in (left, right))
+        least, most = (sum(pair) for pair in zip(*map(exact.exponent_range, (left, right)), strict=True))
+        self._prepare(least - 2150, most - 2150 + 53, len(left))
+        exact.add_products(left, right, _groups(group), self._limbs, self._low, self._special)
+
+    def add_columns(self, values: Floats, weight: Floats | None = None) -> None:
+        """Add a matrix (rows × groups), each row times its weight: column k to group k."""
+        from kosa.cpu import exact
+
+        values = np.ascontiguousarray(values, dtype=np.float64)
+        least, most = exact.exponent_range(values.reshape(-1))
+        weights = np.empty(0) if weight is None else np.ascontiguousarray(weight)
+        if weight is not None:
+            # A product's exponent is the factors' sum or one more; a subnormal factor may be 2^52 smaller than it says.
+            lightest, heaviest = exact.exponent_range(weights)
+            least, most = max(1, least + lightest - 1024 - 53), min(2046, most + heaviest - 1021)
+        self._prepare(least - 1075, most - 1075, len(values))
+        exact.add_columns(values, weights, self._limbs, self._low, self._special)
 
     def add_counts(self, counts: Integers) -> None:
         """Add one integer to each group."""
-        self._reserve(max(1, int(np.max(np.abs(counts), initial=0)) >> (_BITS - 1)))
-        self._limb(0)[:] += counts
+        self._prepare(0, 31, max(1, int(np.max(np.abs(counts), initial=0)) >> (_BITS - 1)))
+        self._limbs[:, -self._low] += counts
 
     def merge(self, other: Self) -> None:
         """Add another's sums, group by group."""
+        self._join(other, 1)
+
+    def subtract(self, other: "ExactSums") -> None:
+        """Take another's sums away, group by group."""
+        self._join(other, -1)
+
+    def _join(self, other: "ExactSums", sign: int) -> None:
         self._carry()
         other._carry()
-        for limb, whole in other._limbs.items():
-            self._limb(limb)[:] += whole
+        self._cover(other._low, other._low + other._limbs.shape[1])
+        start = other._low - self._low
+        self._limbs[:, start : start + other._limbs.shape[1]] += sign * other._limbs
         with np.errstate(invalid="ignore"):
-            self._special += other._special
-        self._reserve(1)
+            self._special += sign * other._special
+        self._additions = 1
+
+    def resize(self, groups: int) -> None:
+        """Make room for more groups."""
+        more = groups - self.groups
+        self._limbs = np.concatenate([self._limbs, np.zeros((more, self._limbs.shape[1]), dtype=np.int64)])
+        self._special = np.concatenate([self._special, np.zeros(more)])
+
+    def regrouped(self, group: Integers, groups: int) -> "ExactSums":
+        """Sums over groups of groups: the k-th of these is part of group[k]."""
+        self._carry()
+        found = ExactSums(groups)
+        found._low = self._low
+        found._limbs = np.zeros((groups, self._limbs.shape[1]), dtype=np.int64)
+        np.add.at(found._limbs, group, self._limbs)
+        with np.errstate(invalid="ignore"):
+            np.add.at(found._special, group, self._special)
+        found._carry()
+        return found
+
+    def copy(self) -> "ExactSums":
+        """One that does not change with this one."""
+        found = ExactSums(self.groups)
+        found.merge(self)
+        return found
 
     def exact(self) -> Fraction:
         """The finite part of the sum over all groups, exactly."""
         self._carry()
-        return Fraction(
-            self._integer([(limb, int(whole.sum())) for limb, whole in self._limbs.items()]), _SCALE
-        )
+        return Fraction(self._integer(self._limbs.sum(axis=0)), _SCALE)
 
     def special(self) -> float:
         """The sum of the infinities and NaN added, over all groups; 0 where there were none."""
         with np.errstate(invalid="ignore"):
             return float(self._special.sum())
 
+    def specials(self) -> Floats:
+        """The sum of each group's infinities and NaN; 0 where there were none."""
+        return self._special
+
     def total(self) -> float:
         """The sum over all groups, rounded once."""
         return self.special() if self.special() != 0.0 else rounded(self.exact())
 
+    def integers(self) -> list[int]:
+        """The finite part of each group's sum, exactly, in units of 2^(32·−68)."""
+        self._carry()
+        sums = [0] * self.groups
+        # Most groups of a large table are empty.
+        for group in np.flatnonzero(self._limbs.any(axis=1)).tolist():
+            sums[group] = self._integer(self._limbs[group])
+        return sums
+
     def values(self) -> Floats:
         """Each group's sum, rounded once."""
-        self._carry()
-        columns = {limb: whole.tolist() for limb, whole in self._limbs.items()}
-        sums = [
-            _quotient(self._integer([(limb, column[group]) for limb, column in columns.items()]), _SCALE)
-            for group in range(self.groups)
-        ]
-        return np.where(self._special != 0.0, self._special, np.array(sums, dtype=np.float64))
+        sums = np.array([_quotient(sum_, _SCALE) if sum_ else 0.0 for sum_ in self.integers()])
+        return np.where(self._special != 0.0, self._special, sums)
 
-    @staticmethod
-    def _integer(limbs: list[tuple[int, int]]) -> int:
-        """Σ_j integer·2^(32 j) in units of the lowest limb."""
-        return sum(whole << (_BITS * (limb - _LOWEST)) for limb, whole in limbs)
+    def _integer(self, limbs: Integers) -> int:
+        """Σ_j integer·2^(32 j) in units of the lowest limb there can be."""
+        base = self._low - _LOWEST
+        return sum(whole << (_BITS * (base + at)) for at, whole in enumerate(limbs.tolist()) if whole)
 
-    def _limb(self, limb: int) -> Integers:
-        if limb not in self._limbs:
-            self._limbs[limb] = np.zeros(self.groups, dtype=np.int64)
-        return self._limbs[limb]
-
-    def _reserve(self, additions: int) -> None:
-        """Carry before the additions to come could overflow a limb."""
+    def _prepare(self, lowest: int, highest: int, additions: int) -> None:
+        """Carry before a limb could overflow, and cover values whose last bits lie from 2^lowest to 2^highest."""
         self._additions += additions
         if self._additions > _ADDITIONS:
             self._carry()
             self._additions = additions
+        if highest >= lowest:
+            self._cover(lowest >> 5, (highest >> 5) + 3)
+
+    def _cover(self, start: int, end: int) -> None:
+        """Have limbs start..end−1."""
+        own_end = self._low + self._limbs.shape[1]
+        if not self._limbs.shape[1]:
+            self._low = own_end = start
+        if start >= self._low and end <= own_end:
+            return
+        low, high = min(start, self._low), max(end, own_end)
+        limbs = np.zeros((self.groups, high - low), dtype=np.int64)
+        limbs[:, self._low - low : own_end - low] = self._limbs
+        self._low, self._limbs = low, limbs
 
     def _carry(self) -> None:
-        """Bring each limb into [−2^31, 2^31), its surplus into the next: the one such form of a number."""
-        for limb in range(min(self._limbs, default=0), 1 - _LOWEST):
-            if limb not in self._limbs:
-                continue
-            whole = self._limbs[limb]
+        """Bring each limb into [−2^31, 2^31), its surplus into the next, and drop empty ones at either end.
+
+        There is only one such form of a number, so equal sums are stored as equal bytes.
+        """
+        limb = 0
+        while limb < self._limbs.shape[1]:
+            whole = self._limbs[:, limb]
             surplus = (whole + (1 << (_BITS - 1))) >> _BITS
             if surplus.any():
                 whole -= surplus << _BITS
-                self._limb(limb + 1)[:] += surplus
+                self._cover(self._low, self._low + limb + 2)
+                self._limbs[:, limb + 1] += surplus
+            limb += 1
+        filled = np.flatnonzero(self._limbs.any(axis=0))
+        if len(filled) < self._limbs.shape[1]:
+            first, last = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, 0)
+            self._limbs = np.ascontiguousarray(self._limbs[:, first:last])
+            self._low = self._low + first if len(filled) else 0
         self._additions = 0
 
+    def stored(self) -> dict[str, Any]:
+        """What `restored` reads: the groups that are not 0, their limbs from `low` on, and their specials."""
+        self._carry()
+        index = np.flatnonzero(self._limbs.any(axis=1) | (self._special != 0.0))
+        return {
+            "groups": self.groups,
+            "low": self._low,
+            "index": index.astype(np.int64),
+            "limbs": self._limbs[index],
+            "special": self._special[index],
+        }
 
-def _add_at(sums: NDArray[Any], groups: Integers | None, values: NDArray[Any]) -> None:
-    with np.errstate(invalid="ignore"):  # ∞ − ∞ is NaN, and that is the sum
-        if groups is None:
-            sums[0] += values.sum()
-        else:
-            np.add.at(sums, groups, values)
+    @classmethod
+    def restored(cls, stored: dict[str, Any]) -> "ExactSums":
+        """The sums that were stored; ValueError where they cannot be."""
+        groups, low = int(stored["groups"]), int(stored["low"])
+        index, limbs, special = stored["index"], stored["limbs"], stored["special"]
+        if not (
+            index.dtype == limbs.dtype == np.int64
+            and special.dtype == np.float64
+            and index.shape == special.shape == limbs.shape[:1]
+            and limbs.ndim == 2
+            and low >= _LOWEST
+            and low + limbs.shape[1] <= _HIGHEST
+            and (not len(index) or (index[0] >= 0 and index[-1] < groups and (np.diff(index) > 0).all()))
+            and (np.abs(limbs.astype(np.float64)) <= 2.0**31).all()
+        ):
+            raise ValueError("sums that do not fit their groups")
+        sums = cls(groups)
+        sums._low = low
+        sums._limbs = np.zeros((groups, limbs.shape[1]), dtype=np.int64)
+        sums._limbs[index] = limbs
+        sums._special[index] = special
+        return sums
 
 
-_SCALE = 1 << (-_BITS * _LOWEST)
+def _groups(group: Integers | None) -> Integers:
+    return _ALL if group is None else np.ascontiguousarray(group, dtype=np.int64)
 
 
 def _quotient(numerator: int, denominator: int) -> float:

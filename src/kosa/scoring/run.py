@@ -11,6 +11,7 @@ from kosa.scoring.errors import InputError, InputTypeError
 from kosa.scoring.evaluate import clip_of, evaluate
 from kosa.scoring.kinds import Suspicion
 from kosa.scoring.result import Score
+from kosa.scoring.setup import Setup
 from kosa.scoring.sources import is_names, is_path, read_arrays, read_batches, read_tables, table_readers
 from kosa.scoring.state import State
 
@@ -118,22 +119,29 @@ class Scorer:
         assert self._state is not None
         if self._kind == "logits" and width and not self._force:
             self._suspicion.look(batch.predictions, batch.place)
-        self._state.update(evaluate(self._kind, batch, self._classes, self._state.clip, self._force))
+        self._state.update(evaluate(self._kind, batch, self._classes, self._state.setup.clip, self._force))
 
     def _start(self, batch: Batch, width: int) -> None:
         """Learn the classes and the clip from the first batch."""
         self._width = width
         self._classes = Classes.choose(width or 2, self._given, batch.carried, binary=not width)
-        clip, self._clip_name = clip_of(batch.predictions.dtype)
+        clip, clip_name = clip_of(batch.predictions.dtype)
         self._state = State(
-            len(self._classes.names), weighted=batch.weights is not None, worst=self._worst, clip=clip
+            Setup(
+                self._classes.names,
+                self._kind,
+                weighted=batch.weights is not None,
+                clip=clip,
+                clip_name=clip_name,
+                worst=self._worst,
+            )
         )
 
     def result(self) -> Score:
         """The figures of all batches."""
         if self._state is None:
             raise InputError("no rows: there is nothing to score")
-        return self._state.result(self._classes.names, self._kind, self._clip_name)
+        return self._state.result()
 
 
 def _said(**kinds: Any) -> tuple[str, Any]:

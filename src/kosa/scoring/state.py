@@ -1,261 +1,265 @@
-"""What is kept of a data set while it streams by: exact sums, counts and the worst rows. States merge."""
+"""What is kept of a data set while it streams by: exact sums and counts, tables, and the worst rows. States merge."""
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from bisect import bisect_left
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from kosa.scoring.calibration import CONFIDENCES, LOSSES, confidence_bins, loss_bins
 from kosa.scoring.errors import InputError
-from kosa.scoring.exact import ExactSums, product, rounded
-from kosa.scoring.result import ClassScore, Score, WorstRow
+from kosa.scoring.exact import ExactSums, Floats, Integers
+from kosa.scoring.groups import Confusions, Groups
+from kosa.scoring.result import Score
+from kosa.scoring.rows import Rows
+from kosa.scoring.setup import Setup
+from kosa.scoring.tables import Tally
+from kosa.scoring.worst import Worst
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A batch of rows after their losses have been computed; one of weight 0 is only counted, whatever its values.
-
-    first: number of the first row in the whole data set.  loss, clipped: (N,) nats, exact and with
-    probabilities raised to the clip.  label: (N,) class of the target, of a soft target the most probable.
-    predicted, confidence: (N,) most probable class (−1: NaN) and its probability.  weight: (N,) or None for
-    1.  target_entropy: (N,) nats, or None for 0.  mass: (N, K) soft targets, or None where `label` says all.
-    ids: N names, or None for row numbers.
-    """
-
-    first: int
-    loss: Floats
-    clipped: Floats
-    label: Integers
-    predicted: Integers
-    confidence: Floats
-    weight: Floats | None = None
-    target_entropy: Floats | None = None
-    mass: Floats | None = None
-    ids: Any = None
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """A row among the worst, its classes by number."""
-
-    row: int
-    id: int | str | None
-    label: int
-    loss: float
-    predicted: int
-    probability: float
-
-    @property
-    def rank(self) -> tuple[float, int]:
-        """Sorts the worst first; NaN is as bad as infinity, and of equals the first row comes first."""
-        return (-math.inf if math.isnan(self.loss) else -self.loss, self.row)
-
-    def named(self, names: Sequence[str]) -> WorstRow:
-        """With the classes' names; a row of NaN predicts none."""
-        predicted = None if self.predicted < 0 else names[self.predicted]
-        return WorstRow(self.row, self.id, names[self.label], self.loss, predicted, self.probability)
+_MOST_ROW = 1 << 62  # a row's number, and so a count, fits int64 with room to spare
 
 
 class State:
-    """The figures of the rows seen so far. Their result is the same bits for any batches, order or merges."""
+    """The figures of the rows seen so far. Their result is the same bits for any batches, order or merges.
 
-    def __init__(self, classes: int, *, weighted: bool = False, worst: int = 5, clip: float = 0.0) -> None:
-        self.classes = classes
-        self.weighted = weighted
-        self.clip = clip
+    `notes` are JSON values of the caller's own (which pieces of which files are done); they are saved with the
+    state and never merged. One thread at a time may use a state.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        classes, weighted = len(setup.classes), setup.weighted
+        self.setup = setup
         self.rows = 0
-        self._worst_kept = worst
-        self._worst: list[_Kept] = []
-        self._zero_rows = 0
-        self._counts = np.zeros(classes, dtype=np.int64)
-        # Per class of the target: Σw, Σw·loss, Σw·[predicted = target].
-        self._weight, self._loss, self._correct = (ExactSums(classes) for _ in range(3))
+        self.notes: dict[str, Any] = {}
+        self._ranges: list[tuple[int, int]] = []
+        self.worst = Worst(setup.worst)
+        # Of each class of the target: its rows, those of them that are correct, Σ w·loss.
+        self.classes, self.correct = Tally(classes, weighted), Tally(classes, weighted)
+        self.loss = ExactSums(classes)
         # What soft targets move from the most probable class to the others: Σ w·(t_k − [k = label]).
-        self._moved = ExactSums(classes)
-        self._entropy = ExactSums()
+        self.moved = ExactSums(classes)
         # What the clip changes: Σ w·(clipped − loss), an infinite loss counting as 0.
-        self._clip_change = ExactSums()
+        self.clip_change = ExactSums()
+        self.entropy, self.brier = ExactSums(), ExactSums()
+        # Of the loss and of the Brier score of the confidence: Σ w·among, Σ w·(c − hit)² + w·hit·(1 − hit).
+        self.among, self.distance = ExactSums(), ExactSums()
         # Second moments: Σ(w·loss)²; with weights also Σ w·(w·loss) and Σ w².
-        self._square, self._cross, self._weight_square = ExactSums(), ExactSums(), ExactSums()
+        self.square, self.cross, self.weight_square = ExactSums(), ExactSums(), ExactSums()
+        self.losses = Tally(LOSSES, weighted)
+        # By step of confidence: rows, Σ w·c, Σ w·hit; one more step for NaN.
+        self.confidences = Tally(CONFIDENCES + 1, weighted)
+        self.confident, self.hits = ExactSums(CONFIDENCES + 1), ExactSums(CONFIDENCES + 1)
+        self.confusions = Confusions(classes, weighted)
+        # By how many classes come before the target's: only the first few are asked for.
+        self.ranks = Tally(max(setup.top_k, default=0) + 1, weighted)
+        self.units = [ExactSums() for _ in setup.per]
+        self.groups = Groups(weighted)
+        self.tempered = ExactSums(0)
+
+    @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """The numbers of the rows seen, as ranges [start, end)."""
+        return tuple(self._ranges)
 
     def update(self, rows: Rows) -> None:
         """Add a batch."""
-        count = len(rows.loss)
-        if (rows.weight is not None) != self.weighted:
+        if (rows.weight is not None) != self.setup.weighted:
             raise InputError(
                 "`weight`: some batches have weights and others have none; give them to all or to none"
             )
-        weight = np.ones(count) if rows.weight is None else rows.weight
-        used = weight > 0
-        label = rows.label
-        self.rows += count
-        self._counts += np.bincount(label[used], minlength=self.classes)
+        if not len(rows):
+            return
+        self._see(rows.first, rows.first + len(rows))
+        used = None if rows.weight is None or (rows.weight > 0).all() else np.flatnonzero(rows.weight > 0)
+        self.rows += len(rows)
+        self.worst.add(rows, used)
+        self._count(rows if used is None else rows.chosen(used), used)
+
+    def _count(self, rows: Rows, used: Integers | None) -> None:
+        """Add rows that all have a positive weight."""
+        weight, label, loss = rows.weight, rows.label, rows.loss
         with np.errstate(over="ignore", invalid="ignore"):
-            weighted = rows.loss if rows.weight is None else np.where(used, weight * rows.loss, 0.0)
-        self._loss.add(weighted, label)
-        correct = used & (rows.predicted == label)
-        if rows.weight is None:
-            self._weight.add_counts(np.bincount(label, minlength=self.classes))
-            self._correct.add_counts(np.bincount(label[correct], minlength=self.classes))
-        else:
-            self._weight.add(weight, label)
-            self._correct.add(weight[correct], label[correct])
-            _add_product(self._cross, weight, weighted)
-            _add_product(self._weight_square, weight, weight)
-        _add_product(self._square, weighted, weighted)
+            weighted = _times(weight, loss)
+        right = rows.predicted == label
+        correct = np.flatnonzero(right)
+        self.classes.add(label, weight)
+        self.correct.add(label[correct], None if weight is None else weight[correct])
+        self.loss.add(weighted, label)
+        self.losses.add(loss_bins(loss), weight)
+        self.square.add_products(weighted, weighted)
+        if weight is not None:
+            self.cross.add_products(weight, weighted)
+            self.weight_square.add_products(weight, weight)
+        self._count_optional(rows, weight)
+        changed = np.flatnonzero((rows.clipped != loss) & ~np.isnan(loss))
+        self.clip_change.add(_times(None if weight is None else weight[changed], rows.clipped[changed]))
+        self.clip_change.add(-weighted[changed[np.isfinite(loss[changed])]])
+        self._count_confidence(rows, right)
+        wrong = np.flatnonzero(~right & (rows.predicted >= 0))
+        self.confusions.add(
+            label[wrong], rows.predicted[wrong], weighted[wrong], None if weight is None else weight[wrong]
+        )
+        if self.setup.group is not None:
+            if rows.group is None:
+                raise InputError(f"`group`: these rows have no {self.setup.group!r}")
+            self.groups.add(rows.group, rows.first, used, weighted, weight, correct)
+
+    def _count_optional(self, rows: Rows, weight: Floats | None) -> None:
         if rows.target_entropy is not None:
-            self._entropy.add(np.where(used, weight * rows.target_entropy, 0.0))
+            self.entropy.add(_times(weight, rows.target_entropy))
         if rows.mass is not None:
-            self._moved.add_columns(np.where(used[:, None], weight[:, None] * rows.mass, 0.0))
-            self._moved.add(-weight, label)
-        self._zero_rows += int(np.count_nonzero(used & (rows.loss == np.inf)))
-        changed = np.flatnonzero(used & (rows.clipped != rows.loss) & ~np.isnan(rows.loss))
-        self._clip_change.add(weight[changed] * rows.clipped[changed])
-        finite = changed[np.isfinite(rows.loss[changed])]
-        self._clip_change.add(-weighted[finite])
-        self._keep_worst(rows, used)
+            self.moved.add_columns(rows.mass, weight)
+            self.moved.add(-np.ones(len(rows)) if weight is None else -weight, rows.label)
+        self.brier.add(np.array([np.nan]) if rows.brier is None else _times(weight, rows.brier))
+        if rows.among is not None:
+            self.among.add(_times(weight, rows.among))
+        if self.setup.top_k:
+            if rows.rank is None:
+                raise InputError("`top_k`: these rows have no rank of the target")
+            last = len(self.ranks.rows) - 1
+            self.ranks.add(np.minimum(rows.rank, last), weight)
+        for unit, sums in zip(self.setup.per, self.units, strict=True):
+            if unit not in rows.units:
+                raise InputError(f"`per`: these rows have no {unit!r}")
+            sums.add(_times(weight, rows.units[unit]))
+        if self.setup.temperature:
+            if rows.tempered is None:
+                raise InputError("`temperature`: these rows have no losses at other temperatures")
+            if not self.tempered.groups:
+                self.tempered = ExactSums(rows.tempered.shape[1])
+            self.tempered.add_columns(rows.tempered, weight)
+
+    def _count_confidence(self, rows: Rows, right: Any) -> None:
+        weight, confidence = rows.weight, rows.confidence
+        hit = right.astype(np.float64) if rows.hit is None else rows.hit
+        step = confidence_bins(confidence)
+        self.confidences.add(step, weight)
+        self.confident.add(_times(weight, confidence), step)
+        self.hits.add(_times(weight, hit), step)
+        distance = (confidence - hit) ** 2
+        if rows.hit is not None:
+            distance += hit * (1.0 - hit)
+        self.distance.add(_times(weight, distance))
+
+    def _see(self, start: int, end: int) -> None:
+        """Remember the numbers of rows; the same number twice is the same row twice."""
+        if not 0 <= start < end <= _MOST_ROW:
+            raise InputError(f"rows are numbered {start} to {end}, expected 0 to {_MOST_ROW}")
+        at = bisect_left(self._ranges, (start, end))
+        before = self._ranges[at - 1] if at else (-1, -1)
+        after = self._ranges[at] if at < len(self._ranges) else (_MOST_ROW + 1, _MOST_ROW + 1)
+        if before[1] > start or after[0] < end:
+            first = start if before[1] > start else after[0]
+            raise InputError(f"row {first} (from 0) is there twice: these rows have been counted already")
+        low, high = at, at
+        if before[1] == start:
+            start, low = before[0], at - 1
+        if after[0] == end:
+            end, high = after[1], at + 1
+        self._ranges[low:high] = [(start, end)]
 
     def merge(self, other: Self) -> None:
         """Add what another state has seen."""
-        mine = (self.classes, self.weighted, self.clip, self._worst_kept)
-        theirs = (other.classes, other.weighted, other.clip, other._worst_kept)
-        if mine != theirs:
-            raise InputError(
-                "states of different data do not merge: (classes, weighted, clip, worst) are "
-                f"{mine} here and {theirs} there"
-            )
+        self.setup.require_equal(other.setup)
+        ranges = list(self._ranges)
+        try:
+            for start, end in other._ranges:
+                self._see(start, end)
+        except InputError:
+            self._ranges = ranges
+            raise
         self.rows += other.rows
-        self._zero_rows += other._zero_rows
-        self._counts += other._counts
-        for name in (
-            "weight",
-            "loss",
-            "correct",
-            "moved",
-            "entropy",
-            "clip_change",
-            "square",
-            "cross",
-            "weight_square",
-        ):
-            getattr(self, f"_{name}").merge(getattr(other, f"_{name}"))
-        self._set_worst(self._worst + other._worst)
+        if not self.tempered.groups:
+            self.tempered = ExactSums(other.tempered.groups)
+        for name in PARTS:
+            if name != "tempered" or other.tempered.groups:
+                getattr(self, name).merge(getattr(other, name))
+        for mine, theirs in zip(self.units, other.units, strict=True):
+            mine.merge(theirs)
 
-    def _keep_worst(self, rows: Rows, used: NDArray[np.bool_]) -> None:
-        if not self._worst_kept:
-            return
-        rank = np.where(used, np.where(np.isnan(rows.loss), np.inf, rows.loss), -1.0)
-        full = len(self._worst) == self._worst_kept
-        candidates = np.flatnonzero(rank >= (-self._worst[-1].rank[0] if full else 0.0))
-        if len(candidates) > self._worst_kept:
-            # Of equal losses the first rows are kept: which they are must not depend on the batches.
-            values = rank[candidates]
-            least = np.partition(values, -self._worst_kept)[-self._worst_kept]
-            above = candidates[values > least]
-            level = candidates[values == least][: self._worst_kept - len(above)]
-            candidates = np.concatenate([above, level])
-        self._set_worst(self._worst + [_kept(rows, int(index)) for index in candidates])
+    def shifted(self, offset: int) -> "State":
+        """The same rows, numbered `offset` later."""
+        found = State(self.setup)
+        found.merge(self)
+        found.notes = dict(self.notes)
+        found._ranges = [(start + offset, end + offset) for start, end in self._ranges]
+        found.worst.shift(offset)
+        found.groups.shift(offset)
+        return found
 
-    def _set_worst(self, rows: list[_Kept]) -> None:
-        self._worst = sorted(rows, key=lambda row: row.rank)[: self._worst_kept]
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the state to a file, which at any moment is the old one or the new one, never a part.
 
-    def result(self, names: Sequence[str], kind: str, clip_name: str) -> Score:
-        """The figures. `names` are the classes'."""
-        weight = self._weight.exact()
-        if not self.rows:
-            raise InputError("no rows: there is nothing to score")
-        if not weight:
-            raise InputError(f"the weights of all {self.rows} rows are 0: a mean has no denominator")
-        special = self._loss.special()
-        loss = self._loss.exact()
-        mean = special if special else rounded(loss / weight)
-        entropy = rounded(self._entropy.exact() / weight)
-        prior = self._prior_cross_entropy(rounded(weight))
-        return Score(
-            rows=self.rows,
-            cross_entropy=mean,
-            bits=mean / math.log(2.0),
-            perplexity=_exp(mean),
-            log_perplexity=mean,
-            standard_error=self._standard_error(),
-            weight=rounded(weight),
-            accuracy=rounded(self._correct.exact() / weight),
-            target_entropy=entropy,
-            kl_divergence=special if special else rounded((loss - self._entropy.exact()) / weight),
-            prior_cross_entropy=prior,
-            skill=1.0 - mean / prior if prior > 0.0 else math.nan,
-            zero_probability_rows=self._zero_rows,
-            clip=self.clip,
-            clip_name=clip_name,
-            clipped_cross_entropy=math.nan
-            if math.isnan(special)
-            else rounded((loss + self._clip_change.exact()) / weight),
-            predictions=kind,
-            classes=self._class_scores(names),
-            worst=tuple(row.named(names) for row in self._worst),
-        )
+        Raises:
+            InputError: another process is writing it.
+            OSError: it cannot be written; a file that was there is left as it was.
+        """
+        from kosa.scoring.statefile import save
 
-    def _class_scores(self, names: Sequence[str]) -> tuple[ClassScore, ...]:
-        weight, loss, correct = self._weight.values(), self._loss.values(), self._correct.values()
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean, accuracy = loss / weight, correct / weight
-        columns = (array.tolist() for array in (self._counts, weight, mean, accuracy))
-        return tuple(ClassScore(*row) for row in zip(names, *columns, strict=True))
+        save(self, path)
 
-    def _prior_cross_entropy(self, weight: float) -> float:
-        """−Σ_k q_k log q_k·ΣT/Σw of the classes' frequencies q = T/ΣT, T_k = Σ w·t_k."""
-        total = ExactSums(self.classes)
-        total.merge(self._weight)
-        total.merge(self._moved)
-        mass = total.values()
-        share = mass[mass > 0] / total.total()
-        return abs(math.fsum((-mass[mass > 0] * np.log(share)).tolist())) / weight
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "State":
+        """Read a state from a file.
 
-    def _standard_error(self) -> float:
-        """√(n/(n−1)·Σ w²(loss − mean)²) / Σw over the n rows of positive weight, from exact moments."""
-        count = int(self._counts.sum())
-        if count < 2 or self._loss.special() or self._square.special():
-            return math.nan
-        loss, weight = self._loss.exact(), self._weight.exact()
-        mean = loss / weight
-        cross, weight_square = (
-            (self._cross, self._weight_square) if self.weighted else (self._loss, self._weight)
-        )
-        spread = self._square.exact() - 2 * mean * cross.exact() + mean * mean * weight_square.exact()
-        # Squares below 1e-300 lose digits, which can leave a spread of nothing a little below 0.
-        return math.sqrt(max(0.0, rounded(spread * count / (count - 1) / weight**2)))
+        Raises:
+            InputError: it is damaged, cut off, no state, or one of a newer Kosa; names the file.
+            OSError: it cannot be read.
+        """
+        from kosa.scoring.statefile import load
+
+        return load(path)
+
+    def result(
+        self,
+        *,
+        confidence: float = 0.95,
+        bins: int = 15,
+        equal_mass: bool = False,
+        totals: Mapping[str, float | None] | None = None,
+    ) -> Score:
+        """The figures.
+
+        Args:
+            confidence: of the interval of the cross-entropy.
+            bins: how many bins the reliability diagram and the calibration error have.
+            equal_mass: bins of about equal weight, not of equal width.
+            totals: units of perplexity by the total number in the data set; None: every row is one.
+
+        Raises:
+            InputError: no rows, or no weight; options that do not fit.
+        """
+        from kosa.scoring.figures import figures
+
+        return figures(self, confidence, bins, equal_mass, totals or {})
 
 
-def _add_product(sums: ExactSums, left: Floats, right: Floats) -> None:
-    value, error = product(left, right)
-    sums.add(value)
-    sums.add(error)
+# Every part of a state that merges by itself, in the order in which a file holds them.
+PARTS = (
+    "classes",
+    "correct",
+    "loss",
+    "moved",
+    "clip_change",
+    "entropy",
+    "brier",
+    "among",
+    "distance",
+    "square",
+    "cross",
+    "weight_square",
+    "losses",
+    "confidences",
+    "confident",
+    "hits",
+    "confusions",
+    "ranks",
+    "groups",
+    "tempered",
+    "worst",
+)
 
 
-def _kept(rows: Rows, index: int) -> _Kept:
-    row = rows.first + index
-    identity = row if rows.ids is None else rows.ids[index]
-    if hasattr(identity, "as_py"):
-        identity = identity.as_py()
-    elif isinstance(identity, np.generic):
-        identity = identity.item()
-    return _Kept(
-        row=row,
-        id=identity if isinstance(identity, int | str | None) else str(identity),
-        label=int(rows.label[index]),
-        loss=float(rows.loss[index]),
-        predicted=int(rows.predicted[index]),
-        probability=float(rows.confidence[index]),
-    )
-
-
-def _exp(value: float) -> float:
-    try:
-        return math.exp(value)
-    except OverflowError:
-        return math.inf
+def _times(weight: Floats | None, values: Floats) -> Floats:
+    return values if weight is None else weight * values

@@ -1,0 +1,226 @@
+"""From a state to its figures."""
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kosa.scoring.calibration import INFINITE, Reliability, brier_sum, entropy_sum, histogram, split
+from kosa.scoring.errors import InputError
+from kosa.scoring.exact import ExactSums, rounded
+from kosa.scoring.groups import squares
+from kosa.scoring.interval import t_quantile
+from kosa.scoring.result import ClassScore, ConfusionScore, GroupScore, Score, Split, TopScore, UnitScore
+
+if TYPE_CHECKING:
+    from kosa.scoring.state import State
+
+_MOST_CONFUSIONS = 20
+
+
+def figures(
+    state: "State", confidence: float, bins: int, equal_mass: bool, totals: Mapping[str, float | None]
+) -> Score:
+    """All figures of a state."""
+    if not 0.0 < confidence < 1.0:
+        raise InputError(f"`confidence` is {confidence}, expected a number between 0 and 1")
+    if bins < 1:
+        raise InputError(f"`bins` is {bins}, expected 1 or more")
+    setup = state.setup
+    if not state.rows:
+        raise InputError("no rows: there is nothing to score")
+    weight = state.classes.weight.exact()
+    if not weight:
+        raise InputError(f"the weights of all {state.rows} rows are 0: a mean has no denominator")
+    special = state.loss.special()
+    loss = state.loss.exact()
+    mean = special if special else rounded(loss / weight)
+    total = rounded(weight)
+    prior = _prior(state, weight)
+    error, clusters = _standard_error(state, loss, weight)
+    reach = error * t_quantile(0.5 + confidence / 2, clusters - 1) if clusters > 1 else math.nan
+    reliability = Reliability(state.confidences, state.confident, state.hits)
+    found_bins, calibration_error = reliability.coarser(bins, equal_mass)
+    loss_split, confidence_split = _splits(state, reliability, mean, prior, total)
+    confusions, pairs = _confusions(state, loss)
+    groups = _groups(state)
+    return Score(
+        rows=state.rows,
+        cross_entropy=mean,
+        bits=mean / math.log(2.0),
+        perplexity=_exp(mean),
+        log_perplexity=mean,
+        standard_error=error,
+        low=mean - reach,
+        high=mean + reach,
+        confidence=confidence,
+        interval_over="rows" if setup.group is None else setup.group,
+        clusters=clusters,
+        weight=total,
+        accuracy=rounded(state.correct.weight.exact() / weight),
+        top=_top(state, weight),
+        brier=_mean(state.brier, weight),
+        target_entropy=_mean(state.entropy, weight),
+        kl_divergence=special if special else rounded((loss - state.entropy.exact()) / weight),
+        prior_cross_entropy=prior,
+        skill=1.0 - mean / prior if prior > 0.0 else math.nan,
+        zero_probability_rows=int(state.losses.rows[INFINITE]),
+        clip=setup.clip,
+        clip_name=setup.clip_name,
+        clipped_cross_entropy=math.nan
+        if math.isnan(special)
+        else rounded((loss + state.clip_change.exact()) / weight),
+        predictions=setup.predictions,
+        per=_per(state, special, loss, total, totals),
+        calibration_error=calibration_error,
+        bins=found_bins,
+        loss_split=loss_split,
+        confidence_split=confidence_split,
+        temperature=None,
+        histogram=histogram(state.losses),
+        confusions=confusions,
+        confused_pairs=pairs,
+        classes=_classes(state),
+        group=setup.group,
+        groups=groups,
+        group_count=-1 if state.groups.bucketed else len(groups),
+        worst=tuple(row.named(setup.classes) for row in state.worst.rows),
+    )
+
+
+def _mean(sums: ExactSums, weight: Fraction) -> float:
+    return sums.special() if sums.special() else rounded(sums.exact() / weight)
+
+
+def _prior(state: "State", weight: Fraction) -> float:
+    """−Σ_k q_k log q_k·ΣT/Σw of the classes' frequencies q = T/ΣT, T_k = Σ w·t_k."""
+    sums = state.classes.weight.copy()
+    sums.merge(state.moved)
+    mass = sums.values()
+    share = mass[mass > 0] / sums.total()
+    return abs(math.fsum((-mass[mass > 0] * np.log(share)).tolist())) / rounded(weight)
+
+
+def _standard_error(state: "State", loss: Fraction, weight: Fraction) -> tuple[float, int]:
+    """√(G/(G−1)·Σ_g (S_g − mean·W_g)²) / Σw over G clusters, from exact moments; and G."""
+    scale = Fraction(1)
+    if state.setup.group is None:
+        count = int(state.classes.rows.sum())
+        if state.setup.weighted:
+            cross, weight_square = state.cross.exact(), state.weight_square.exact()
+        else:
+            cross, weight_square = loss, weight
+        square = state.square.exact()
+    else:
+        integers = squares(state.groups.sums())
+        count = integers[3]
+        scale = Fraction(1, 1 << (2 * 32 * 68))
+        square, cross, weight_square = (Fraction(value) * scale for value in integers[:3])
+    if count < 2 or state.loss.special():
+        return math.nan, count
+    mean = loss / weight
+    spread = square - 2 * mean * cross + mean * mean * weight_square
+    return _root(spread * count / (count - 1) / weight**2), count
+
+
+def _root(value: Fraction) -> float:
+    """The square root of a fraction whose float64 may underflow where its root's does not."""
+    if value <= 0:
+        return 0.0
+    shift = (value.denominator.bit_length() - value.numerator.bit_length()) // 2
+    return math.ldexp(math.sqrt(rounded(value * Fraction(4) ** shift)), -shift)
+
+
+def _top(state: "State", weight: Fraction) -> tuple[TopScore, ...]:
+    if not state.setup.top_k:
+        return ()
+    scale = 1 << (32 * 68)
+    by_rank = state.ranks.weight.integers()
+    return tuple(TopScore(k, rounded(Fraction(sum(by_rank[:k]), scale) / weight)) for k in state.setup.top_k)
+
+
+def _per(
+    state: "State", special: float, loss: Fraction, total: float, totals: Mapping[str, float | None]
+) -> tuple[UnitScore, ...]:
+    counted = {unit: sums.total() for unit, sums in zip(state.setup.per, state.units, strict=True)}
+    for unit, number in totals.items():
+        if unit in counted:
+            raise InputError(f"`per`: {unit!r} is counted by a column already")
+        counted[unit] = total if number is None else float(number)
+        if not 0.0 < counted[unit] < math.inf:
+            raise InputError(f"`per`: {number} {unit}; expected a positive number")
+    return tuple(_unit(unit, units, special, loss) for unit, units in counted.items())
+
+
+def _unit(unit: str, units: float, special: float, loss: Fraction) -> UnitScore:
+    if not 0.0 < units < math.inf:
+        return UnitScore(unit, units, math.nan, math.nan, math.nan)
+    each = special if special else rounded(loss / Fraction(units))
+    return UnitScore(unit, units, each, each / math.log(2.0), _exp(each))
+
+
+def _splits(
+    state: "State", reliability: Reliability, mean: float, prior: float, weight: float
+) -> tuple[Split, Split]:
+    distance = state.distance.total() / weight
+    if not reliability.known():
+        return split(mean, math.nan, prior), split(distance, math.nan, math.nan)
+    hit, miss = reliability.recalibrated()
+    recalibrated = (entropy_sum(hit, miss) + state.among.total()) / weight
+    hits, misses = np.array([math.fsum(hit)]), np.array([math.fsum(miss)])
+    return (
+        split(mean, recalibrated, prior),
+        split(distance, brier_sum(hit, miss) / weight, brier_sum(hits, misses) / weight),
+    )
+
+
+def _classes(state: "State") -> tuple[ClassScore, ...]:
+    weight, loss, correct = state.classes.weight.values(), state.loss.values(), state.correct.weight.values()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean, accuracy = loss / weight, correct / weight
+    columns = (array.tolist() for array in (state.classes.rows, weight, mean, accuracy))
+    return tuple(ClassScore(*row) for row in zip(state.setup.classes, *columns, strict=True))
+
+
+def _groups(state: "State") -> tuple[GroupScore, ...]:
+    if state.setup.group is None or state.groups.bucketed:
+        return ()
+    sums = state.groups.sums()
+    weight = sums.rows.weight.values()
+    columns = (sums.rows.rows, weight, sums.loss.values() / weight, sums.correct.weight.values() / weight)
+    return tuple(
+        GroupScore(*row) for row in zip(sums.keys, *(column.tolist() for column in columns), strict=True)
+    )
+
+
+def _confusions(state: "State", loss: Fraction) -> tuple[tuple[ConfusionScore, ...], int]:
+    """The pairs of largest loss, and how many there are."""
+    sums = state.confusions.sums()
+    if sums is None:
+        return (), -1
+    names = state.setup.classes
+    losses, weight = sums.loss.values(), sums.rows.weight.values()
+    whole = state.loss.total() if state.loss.special() else rounded(loss)
+    keys = list(sums.keys)
+    # NaN counts as the largest; of equals the first pair comes first.
+    order = np.argsort(-np.where(np.isnan(losses), np.inf, losses), kind="stable")[:_MOST_CONFUSIONS]
+    found = []
+    for at in order.tolist():
+        label, predicted = divmod(keys[at], len(names))
+        part, mass = float(losses[at]), float(weight[at])
+        share = part / whole if math.isfinite(part) and whole > 0.0 else math.nan
+        found.append(
+            ConfusionScore(
+                names[label], names[predicted], int(sums.rows.rows[at]), mass, part, share, part / mass
+            )
+        )
+    return tuple(found), len(sums)
+
+
+def _exp(value: float) -> float:
+    try:
+        return math.exp(value)
+    except OverflowError:
+        return math.inf

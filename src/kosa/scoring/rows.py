@@ -1,0 +1,60 @@
+"""A batch of rows after their losses have been computed."""
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kosa.scoring.classes import Coded
+from kosa.scoring.exact import Floats, Integers
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A batch of rows after their losses have been computed; one of weight 0 is only counted, whatever its values.
+
+    first: number of the first row in the whole data set.  loss, clipped: (N,) nats, exact and with
+    probabilities raised to the clip.  label: (N,) class of the target, of a soft target the most probable.
+    predicted, confidence: (N,) most probable class (−1: NaN) and its probability c.  weight: (N,) or None for
+    1.  target_entropy: (N,) nats, or None for 0.  mass: (N, K) soft targets, or None where `label` says all.
+    ids: N names, or None for row numbers.  brier: (N,) Σ_k (p_k − t_k)², or None where nobody computed it.
+    hit: (N,) the target's mass on the predicted class; None: 1 where predicted = label, else 0.  among: (N,)
+    nats lost among the classes that were not predicted, −Σ_{k≠predicted} t_k·log(p_k/(1 − c)); None: 0.
+    rank: (N,) how many classes come before the target's, most probable first; for top-k.  group: N names of
+    groups.  units: N counts by unit.  tempered: (N, 3, nodes), see `temperature.py`.
+    """
+
+    first: int
+    loss: Floats
+    clipped: Floats
+    label: Integers
+    predicted: Integers
+    confidence: Floats
+    weight: Floats | None = None
+    target_entropy: Floats | None = None
+    mass: Floats | None = None
+    ids: Any = None
+    brier: Floats | None = None
+    hit: Floats | None = None
+    among: Floats | None = None
+    rank: Integers | None = None
+    group: "NDArray[Any] | Coded | None" = None
+    units: dict[str, Floats] = field(default_factory=dict)
+    tempered: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    def chosen(self, index: Integers) -> "Rows":
+        """Some of the rows; their numbers are lost, and their ids."""
+        taken: dict[str, Any] = {
+            item.name: getattr(self, item.name)[index]
+            for item in fields(self)
+            if isinstance(getattr(self, item.name), np.ndarray) and item.name != "ids"
+        }
+        if isinstance(self.group, Coded):
+            taken["group"] = Coded(self.group.values, self.group.codes[index])
+        return replace(
+            self, **taken, ids=None, units={unit: count[index] for unit, count in self.units.items()}
+        )

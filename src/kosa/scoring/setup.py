@@ -1,0 +1,78 @@
+"""What a state is a state of: whatever two states must agree on before they merge."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from kosa.scoring.errors import InputError
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The data and the choices that a state is of; only states of equal setups merge.
+
+    classes: the names of the classes in order.  predictions: logits, probs or log_probs.  weighted: whether
+    rows have weights.  clip, clip_name: what probabilities are raised to for the clipped figure.  worst: how
+    many of the worst rows are kept.  top_k: the k of the top-k accuracies.  group: the name of the column of
+    groups.  per: the units of perplexity that a column counts.  temperature: whether the sums for the best
+    temperature are kept.
+    """
+
+    classes: tuple[str, ...]
+    predictions: str
+    weighted: bool = False
+    clip: float = 0.0
+    clip_name: str = ""
+    worst: int = 5
+    top_k: tuple[int, ...] = ()
+    group: str | None = None
+    per: tuple[str, ...] = ()
+    temperature: bool = False
+
+    def require_equal(self, other: "Setup") -> None:
+        """Refuse to merge what is of different data, naming the differences."""
+        differing = [
+            field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)
+        ]
+        if not differing:
+            return
+        shown = [
+            f"`{name}` is {_short(getattr(self, name))} here and {_short(getattr(other, name))} there"
+            for name in differing
+        ]
+        raise InputError(f"states of different data do not merge: {'; '.join(shown)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> "Setup":
+        """Read back; TypeError or ValueError where a value is not of its type."""
+        found = dict(stored)
+        for name, item in (("classes", str), ("top_k", int), ("per", str)):
+            values = found[name]
+            if not isinstance(values, list) or not all(type(value) is item for value in values):
+                raise ValueError(f"{name} is no list of {item.__name__}")
+            found[name] = tuple(values)
+        setup = cls(**found)
+        plain = {
+            "predictions": str,
+            "weighted": bool,
+            "clip": float,
+            "clip_name": str,
+            "worst": int,
+            "temperature": bool,
+        }
+        for name, kind in plain.items():
+            if type(getattr(setup, name)) is not kind:
+                raise ValueError(f"{name} is no {kind.__name__}")
+        if not setup.classes or not isinstance(setup.group, str | None) or setup.worst < 0:
+            raise ValueError("no setup of a state")
+        if any(k < 1 for k in setup.top_k) or setup.clip != setup.clip:
+            raise ValueError("no setup of a state")
+        return setup
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"
