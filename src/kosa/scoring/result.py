@@ -2,8 +2,12 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Any
+import os
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from kosa.scoring.comparison import Comparison
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,7 @@ class Score:
     group: the column of the groups.  groups: one entry per group, in order of their first rows.
     group_count: how many; −1: more than 65,536, of which none is kept.
     worst: the rows of largest loss, worst first.
+    against: the comparison with other predictions for the same rows, where there was one.
     """
 
     rows: int
@@ -222,6 +227,7 @@ class Score:
     groups: tuple[GroupScore, ...]
     group_count: int
     worst: tuple[WorstRow, ...]
+    against: "Comparison | None" = None
 
     def __eq__(self, other: object) -> bool:
         """The same figures; NaN equals NaN."""
@@ -236,6 +242,30 @@ class Score:
     def to_json(self, *, ascii_only: bool = False) -> str:
         """`to_dict` as JSON text, valid for any parser; `float("inf")` reads its strings back."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=ascii_only, allow_nan=False)
+
+    def to_html(self, *, lang: Literal["en", "ja"] = "en", title: str | None = None) -> str:
+        """The report: one HTML page that needs nothing else, drawn from these figures alone.
+
+        Args:
+            lang: "en" or "ja".
+            title: what was scored, for the top of the page.
+        """
+        from kosa.scoring.report import document
+
+        return document(self, lang=lang, title=title)
+
+    def report(
+        self, path: str | os.PathLike[str], lang: Literal["en", "ja"] = "en", *, title: str | None = None
+    ) -> None:
+        """Write `to_html` to a file, which at any moment is the old one or the new one, never a part.
+
+        Raises:
+            ValueError: no such language.
+            OSError: the file cannot be written.
+        """
+        from kosa.scoring.report import write
+
+        write(self, path, lang=lang, title=title)
 
     def __str__(self) -> str:
         from kosa.scoring.table import text
@@ -257,7 +287,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(entry) for entry in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return {name: _plain(item) for name, item in asdict(value).items()}
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

@@ -1,0 +1,118 @@
+"""How numbers are written: the same everywhere on a page, with no digit that says nothing."""
+
+import math
+from collections.abc import Sequence
+
+from kosa.scoring.report.words import Lang
+
+MINUS, NARROW = "−", "\u202f"
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_STEPS: dict[Lang, tuple[tuple[float, str], ...]] = {
+    "en": ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")),
+    "ja": ((1e12, "兆"), (1e8, "億"), (1e4, "万")),
+}
+
+
+def count(value: float) -> str:
+    """A number of rows, or a sum of weights."""
+    if not math.isfinite(value):
+        return _special(value)
+    return signed(f"{value:,.0f}" if float(value).is_integer() else f"{value:,.6g}")
+
+
+def compact(value: float, lang: Lang) -> str:
+    """A count on an axis: 20k, 1.5M; 2万, 150万."""
+    for step, unit in _STEPS[lang]:
+        if abs(value) >= step:
+            return signed(f"{value / step:,.4g}") + unit
+    return signed(f"{value:,.4g}")
+
+
+def signed(text: str) -> str:
+    """With a minus as long as a plus."""
+    return text.replace("-", MINUS)
+
+
+def number(value: float, digits: int = 4) -> str:
+    """To significant digits, in full between 1e-4 and 1e15."""
+    if not math.isfinite(value):
+        return _special(value)
+    if value == 0:
+        return "0"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    if places > digits + 3 or abs(value) >= 1e15:
+        mantissa, power = f"{value:.{digits - 1}e}".split("e")
+        return signed(mantissa) + f"·10{str(int(power)).translate(_SUPERSCRIPTS)}"
+    return signed(f"{value:,.{max(0, places)}f}")
+
+
+def percent(value: float, places: int = 1) -> str:
+    """A share of 1; never rounded to all or nothing when it is neither."""
+    if not math.isfinite(value):
+        return _special(value)
+    shown = f"{100 * value:.{places}f}"
+    for end in (0.0, 1.0):
+        if float(shown) == 100 * end and value != end:
+            edge = 10.0**-places
+            return (
+                f"<{NARROW}{edge:g}{NARROW}%"
+                if end == 0 and value > 0
+                else (
+                    f">{NARROW}{100 - edge:.{places}f}{NARROW}%"
+                    if 0 < value < 1
+                    else f"{signed(shown)}{NARROW}%"
+                )
+            )
+    return f"{signed(shown)}{NARROW}%"
+
+
+def places_for(values: Sequence[float], digits: int = 3) -> int:
+    """Decimals that give the largest of a column its significant digits, so that the column lines up."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    if largest == 0:
+        return 1
+    return min(12, max(0, digits - 1 - math.floor(math.log10(largest))))
+
+
+def fixed(value: float, places: int) -> str:
+    """With so many decimals; a value too small for them is said to be so, not to be 0."""
+    if not math.isfinite(value):
+        return _special(value)
+    shown = f"{value:,.{places}f}"
+    if value and float(shown.replace(",", "")) == 0:
+        return f"{'<' if value > 0 else '>'}{NARROW}{MINUS if value < 0 else ''}{10.0**-places:.{places}f}"
+    return signed(shown)
+
+
+def change(value: float, places: int) -> str:
+    """With so many decimals and its sign."""
+    return f"+{fixed(value, places)}" if value > 0 else fixed(value, places)
+
+
+def interval_places(low: float, high: float) -> int:
+    """Decimals that give the half width of an interval two significant digits."""
+    half = (high - low) / 2
+    if not math.isfinite(half) or half <= 0:
+        return 4
+    return min(12, max(0, 1 - math.floor(math.log10(half))))
+
+
+def tick(value: float) -> str:
+    """A round number on an axis."""
+    if value == 0:
+        return "0"
+    power = math.log10(abs(value))
+    if abs(power) >= 4 and power == round(power):
+        return f"{MINUS if value < 0 else ''}10{str(round(power)).translate(_SUPERSCRIPTS)}"
+    return signed(f"{value:.12g}")
+
+
+def percent_tick(value: float) -> str:
+    """A round share on an axis."""
+    return f"{tick(round(100 * value, 10))}{NARROW}%" if value else "0"
+
+
+def _special(value: float) -> str:
+    if math.isnan(value):
+        return "–"
+    return "∞" if value > 0 else f"{MINUS}∞"
