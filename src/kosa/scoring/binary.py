@@ -46,6 +46,8 @@ def evaluate_binary(
         # Class 0 is the first: it is predicted where both are equally probable.
         predicted = np.where(np.isnan(values), -1, (one > zero).astype(np.int64))
         soft = ((targets > 0) & (targets < 1)).any()
+        # p − t as the one of the two differences that does not cancel.
+        distance = np.where(targets > 0.5, (1.0 - targets) - np.exp(zero), np.exp(one) - targets)
         return Rows(
             batch.first,
             np.array(loss, dtype=np.float64),
@@ -57,6 +59,8 @@ def evaluate_binary(
             if soft
             else None,
             mass=np.stack([1.0 - targets, targets], axis=1) if soft else None,
+            brier=2.0 * distance**2,
+            hit=np.where(predicted == 1, targets, 1.0 - targets) if soft else None,
         )
 
 

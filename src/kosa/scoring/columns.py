@@ -20,6 +20,8 @@ class Wanted:
     target: str | Sequence[str]
     weight: str | None = None
     id: str | None = None
+    group: str | None = None
+    per: tuple[tuple[str, str], ...] = ()  # unit and column
 
 
 @dataclass(frozen=True)
@@ -32,18 +34,21 @@ class Selection:
     weight: str | None
     id: str | None
     classes: tuple[str, ...] | None
+    group: str | None = None
+    per: tuple[tuple[str, str], ...] = ()
 
     @property
     def numeric(self) -> tuple[str, ...]:
         """The columns that hold numbers whatever the file."""
         soft = self.target if len(self.target) > 1 else ()
-        return (*self.predictions, *soft, *((self.weight,) if self.weight else ()))
+        units = (column for _, column in self.per)
+        return (*self.predictions, *soft, *((self.weight,) if self.weight else ()), *units)
 
     @property
     def text(self) -> tuple[str, ...]:
         """The columns that an untyped file must give as they are written."""
         hard = self.target if len(self.target) == 1 else ()
-        return (*hard, *((self.id,) if self.id else ()))
+        return (*hard, *(name for name in (self.id, self.group) if name))
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -53,15 +58,21 @@ class Selection:
 
 def select(wanted: Wanted, names: Sequence[str], source: str) -> Selection:
     """Find the wanted columns among a file's names."""
-    roles = {"target": wanted.target, "weight": wanted.weight, "id": wanted.id}
+    columns = {f"per {unit}": column for unit, column in wanted.per}
+    roles = {
+        "target": wanted.target,
+        "weight": wanted.weight,
+        "id": wanted.id,
+        "group": wanted.group,
+    } | columns
     # A glob such as `p*` must not swallow the other roles' own columns.
     taken = {name for spec in roles.values() if isinstance(spec, str) for name in names if name == spec}
     predictions = _find(wanted.predictions, names, taken, wanted.kind, source)
     target = _find(wanted.target, names, set(predictions), "target", source)
     single = {
         role: _find([spec], names, set(), role, source)[0]
-        for role, spec in (("weight", wanted.weight), ("id", wanted.id))
-        if spec is not None
+        for role, spec in roles.items()
+        if role != "target" and isinstance(spec, str)
     }
     shared = set(predictions) & {*target, single.get("weight")}
     if shared:
@@ -69,7 +80,16 @@ def select(wanted: Wanted, names: Sequence[str], source: str) -> Selection:
             f"{source!r}: column {listing(sorted(shared))} is asked for as prediction and as something else"
         )
     classes = class_names(wanted.predictions, predictions) if len(predictions) > 1 else None
-    return Selection(wanted.kind, predictions, target, single.get("weight"), single.get("id"), classes)
+    return Selection(
+        wanted.kind,
+        predictions,
+        target,
+        single.get("weight"),
+        single.get("id"),
+        classes,
+        single.get("group"),
+        wanted.per,
+    )
 
 
 def _split(spec: str | Sequence[str], names: Sequence[str]) -> list[str]:

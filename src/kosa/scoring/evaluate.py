@@ -7,13 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kosa import functional
+from kosa.cpu.figures import column_statistics
 from kosa.scoring.batch import Batch
 from kosa.scoring.binary import evaluate_binary
 from kosa.scoring.classes import Classes, Coded
+from kosa.scoring.convert import Apart
 from kosa.scoring.errors import InputError
 from kosa.scoring.exact import Floats
 from kosa.scoring.kinds import FORCE, strange, tolerance, why
+from kosa.scoring.remainder import among_others, among_soft, hits, ranks
 from kosa.scoring.rows import Rows
+from kosa.scoring.temperature import tempered
 
 _MOST_WEIGHT = 1e100  # so that neither its square nor its product with a loss overflows
 
@@ -24,13 +28,41 @@ def clip_of(dtype: np.dtype[Any]) -> tuple[float, str]:
     return float(np.finfo(name).eps), f"{name} epsilon"
 
 
-def evaluate(kind: str, batch: Batch, classes: Classes, clip: float, force: bool) -> Rows:
-    """Losses of a batch; rows that cannot be what was said are an InputError unless `force`."""
+def evaluate(
+    kind: str,
+    batch: Batch,
+    classes: Classes,
+    clip: float,
+    force: bool,
+    *,
+    top_k: bool = False,
+    temperature: bool = False,
+) -> Rows:
+    """Losses of a batch; rows that cannot be what was said are an InputError unless `force`.
+
+    top_k, temperature: whether each row's rank, and its losses at other temperatures, are wanted too.
+    """
     weight = _weights(batch)
     used = np.ones(len(batch.predictions), dtype=bool) if weight is None else weight > 0
     binary = batch.predictions.ndim == 1
     rows = (evaluate_binary if binary else _multiclass)(kind, batch, classes, clip, force, used)
-    return replace(rows, weight=weight, ids=batch.ids)
+    if top_k:
+        rows = replace(rows, rank=ranks(batch.predictions, rows.label, rows.predicted))
+    if temperature:
+        rows = replace(rows, tempered=tempered(kind, batch.predictions, rows.label, rows.mass))
+    return replace(rows, weight=weight, ids=batch.ids, group=batch.group, units=_units(batch))
+
+
+def _units(batch: Batch) -> dict[str, Floats]:
+    found = {}
+    for unit, counts in batch.units.items():
+        count = np.asarray(counts, dtype=np.float64)
+        bad = ~((count >= 0) & (count <= _MOST_WEIGHT))
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise InputError(f"{batch.place.row(row)}: {count[row]} {unit}; expected 0 to {_MOST_WEIGHT:g}")
+        found[unit] = count
+    return found
 
 
 def _weights(batch: Batch) -> Floats | None:
@@ -60,6 +92,7 @@ def _multiclass(
                 raise InputError(f"{place.row(row)}: {reason}{FORCE}")
         if soft:
             clipped = _clipped_soft(kind, predictions, targets, found, clip)
+            hit = hits(targets, found)
             return Rows(
                 batch.first,
                 found.loss,
@@ -69,13 +102,32 @@ def _multiclass(
                 found.confidence,
                 target_entropy=found.target_entropy,
                 mass=targets.astype(np.float64),
+                brier=found.brier,
+                hit=hit,
+                among=among_soft(kind, predictions, found, hit),
             )
-    clipped = np.minimum(found.loss, -np.log(clip))
-    return Rows(batch.first, found.loss, clipped, targets, found.argmax, found.confidence)
+        clipped = np.minimum(found.loss, -np.log(clip))
+        among = among_others(kind, predictions, targets, found)
+    return Rows(
+        batch.first,
+        found.loss,
+        clipped,
+        targets,
+        found.argmax,
+        found.confidence,
+        brier=found.brier,
+        among=among,
+    )
 
 
-def _statistics(kind: str, predictions: NDArray[Any], targets: NDArray[Any]) -> functional.RowStatistics:
+def _statistics(
+    kind: str, predictions: "NDArray[Any] | Apart", targets: NDArray[Any]
+) -> functional.RowStatistics:
     """`kosa.row_statistics`, told where the classes lie in memory: columns of a file lie one after another."""
+    if isinstance(predictions, Apart):
+        if targets.ndim == 1:
+            return functional.RowStatistics(*column_statistics(kind, predictions.columns, targets))
+        predictions = np.asarray(predictions)
     columnar = predictions.flags.f_contiguous and not predictions.flags.c_contiguous
     said: dict[str, Any] = {kind: predictions.T if columnar else predictions}
     return functional.row_statistics(targets.T if columnar else targets, axis=0 if columnar else -1, **said)

@@ -13,6 +13,7 @@ from kosa.scoring.exact import ExactSums, rounded
 from kosa.scoring.groups import squares
 from kosa.scoring.interval import t_quantile
 from kosa.scoring.result import ClassScore, ConfusionScore, GroupScore, Score, Split, TopScore, UnitScore
+from kosa.scoring.temperature import best
 
 if TYPE_CHECKING:
     from kosa.scoring.state import State
@@ -39,7 +40,7 @@ def figures(
     mean = special if special else rounded(loss / weight)
     total = rounded(weight)
     prior = _prior(state, weight)
-    error, clusters = _standard_error(state, loss, weight)
+    error, clusters = standard_error(state, loss, weight)
     reach = error * t_quantile(0.5 + confidence / 2, clusters - 1) if clusters > 1 else math.nan
     reliability = Reliability(state.confidences, state.confident, state.hits)
     found_bins, calibration_error = reliability.coarser(bins, equal_mass)
@@ -78,7 +79,7 @@ def figures(
         bins=found_bins,
         loss_split=loss_split,
         confidence_split=confidence_split,
-        temperature=None,
+        temperature=best(state.tempered, total) if setup.temperature else None,
         histogram=histogram(state.losses),
         confusions=confusions,
         confused_pairs=pairs,
@@ -103,7 +104,7 @@ def _prior(state: "State", weight: Fraction) -> float:
     return abs(math.fsum((-mass[mass > 0] * np.log(share)).tolist())) / rounded(weight)
 
 
-def _standard_error(state: "State", loss: Fraction, weight: Fraction) -> tuple[float, int]:
+def standard_error(state: "State", loss: Fraction, weight: Fraction) -> tuple[float, int]:
     """√(G/(G−1)·Σ_g (S_g − mean·W_g)²) / Σw over G clusters, from exact moments; and G."""
     scale = Fraction(1)
     if state.setup.group is None:
