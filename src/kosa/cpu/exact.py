@@ -12,6 +12,8 @@ import numpy as np
 
 from kosa.cpu._compile import kernel, part
 
+_MAGNITUDE = (1 << 63) - 1
+_INFINITE = 2047 << 52
 _FRACTION = (1 << 52) - 1
 _HIDDEN = 1 << 52
 _LIMB = (1 << 32) - 1
@@ -22,14 +24,13 @@ _LOW_HALF = (1 << 26) - 1
 def exponent_range(values: Any) -> tuple[int, int]:
     """The least and largest biased exponent of the finite values that are not 0 (subnormal: 1); (1, 0) of none."""
     bits = values.view(np.int64)
-    least, most = 2047, 0
+    least, most = _INFINITE, 0
+    # Without a branch, so that it vectorises.
     for n in range(bits.size):
-        magnitude = bits[n] & 0x7FFFFFFFFFFFFFFF
-        exponent = magnitude >> 52
-        if magnitude != 0 and exponent != 2047:
-            least = min(least, max(exponent, 1))
-            most = max(most, max(exponent, 1))
-    return (least, most) if most else (1, 0)
+        magnitude = bits[n] & _MAGNITUDE
+        least = min(least, magnitude if magnitude != 0 else _INFINITE)
+        most = max(most, magnitude if magnitude < _INFINITE else 0)
+    return (max(least >> 52, 1), max(most >> 52, 1)) if most else (1, 0)
 
 
 @part
