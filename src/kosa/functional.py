@@ -1,5 +1,6 @@
 """The public functions: what they compute is said here once, checked here once, and handed to an engine."""
 
+import sys
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -12,12 +13,18 @@ from kosa.loss import Options
 _known_options = lru_cache(maxsize=256, typed=True)(Options)
 
 
-def _options(*values: Any) -> Options:
+def as_options(*values: Any) -> Options:
     """The same options as in an earlier call need no second check, which takes as long as a small kernel."""
     try:
         return _known_options(*values)
     except TypeError:  # a value that cannot be hashed, or is of a wrong type
         return Options(*values)
+
+
+def on_tensors(*values: Any) -> bool:
+    """Whether one of the arguments is PyTorch's; PyTorch is not imported to find that out."""
+    torch = sys.modules.get("torch")
+    return torch is not None and any(isinstance(value, torch.Tensor) for value in values)
 
 
 class LossAndGrad(NamedTuple):
@@ -94,7 +101,7 @@ def cross_entropy(
     Gemma 2 (arXiv:2408.00118) and z-loss as in PaLM (arXiv:2204.02311).
     """
     kind, predictions = _loss.one_of(logits=logits, probs=probs, log_probs=log_probs)
-    options = _options(
+    options = as_options(
         kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss, reduction, denominator, empty
     )
     return _dense(targets, predictions, class_weight, sample_weight, options, False, None).loss
@@ -143,7 +150,7 @@ def cross_entropy_with_grad(
         array([ 0.5, -0.5])
     """
     kind, predictions = _loss.one_of(logits=logits, probs=probs, log_probs=log_probs)
-    options = _options(
+    options = as_options(
         kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss, reduction, denominator, empty
     )
     return _dense(targets, predictions, class_weight, sample_weight, options, True, out)
@@ -209,6 +216,12 @@ def row_statistics(
     """
     kind, predictions = _loss.one_of(logits=logits, probs=probs, log_probs=log_probs)
     options = Options(kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss)
+    if on_tensors(targets, predictions, class_weight, sample_weight):
+        from kosa.torch import tensors
+
+        return RowStatistics(
+            *tensors.row_statistics(targets, predictions, class_weight, sample_weight, options)
+        )
     job = arguments.job(targets, predictions, class_weight, sample_weight, options, needed=False)
     return RowStatistics(*figures.row_statistics(job, targets is not None))
 
@@ -316,6 +329,12 @@ def _binary(
         kind=kind, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction=reduction,
         denominator=denominator, empty=empty,
     )  # fmt: skip
+    if on_tensors(targets, predictions, pos_weight, sample_weight, out):
+        from kosa.torch import tensors
+
+        return LossAndGrad(
+            *tensors.binary(targets, predictions, pos_weight, sample_weight, options, with_grad, out)
+        )
     x = arguments.floats(predictions, kind)
     t = arguments.binary_targets(targets, x.shape, kind, ignore_index)
     plus = arguments.broadcast_weights(pos_weight, "pos_weight", x.shape)
@@ -337,6 +356,12 @@ def _dense(
     out: Any,
 ) -> LossAndGrad:
     """Check the arrays, and let the engine compute."""
+    if on_tensors(targets, predictions, class_weight, sample_weight, out):
+        from kosa.torch import tensors
+
+        return LossAndGrad(
+            *tensors.dense(targets, predictions, class_weight, sample_weight, options, with_grad, out)
+        )
     job = arguments.job(targets, predictions, class_weight, sample_weight, options)
     if out is not None:
         weights = {"class_weight": class_weight, "sample_weight": sample_weight}

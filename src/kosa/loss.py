@@ -5,7 +5,7 @@ No values are looked at here, and no framework is known: a dtype is something to
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 Kind = Literal["logits", "probs", "log_probs"]
 
@@ -126,3 +126,26 @@ def weight_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...], m
         raise ValueError(
             f"`{name}` must have one weight a {meaning}, shape {expected}, but has shape {shape}"
         )
+
+
+def linear_shapes(hidden: tuple[int, ...], weight: tuple[int, ...], bias: tuple[int, ...] | None) -> None:
+    """Check that hidden·weightᵀ + bias can be computed."""
+    if len(weight) != 2 or not hidden or hidden[-1] != weight[1]:
+        raise ValueError(f"`hidden` must be (..., D) and `weight` (K, D), but they are {hidden} and {weight}")
+    if weight[0] == 0:
+        raise ValueError(f"`weight` has no classes: shape {weight}")
+    if bias is not None and bias != weight[:1]:
+        raise ValueError(f"`bias` must have one entry a class, shape {weight[:1]}, but has shape {bias}")
+
+
+def linear_options(workspace: int | None, shift: int, rows: tuple[int, ...]) -> None:
+    """Check the options of the linear form."""
+    for name, value in (("workspace", workspace), ("shift", shift)):
+        if value is None and name == "workspace":
+            continue
+        if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+            raise TypeError(f"`{name}` must be an integer, but is {value!r}")
+        if value.__index__() < 0:
+            raise ValueError(f"`{name}` must not be negative, but is {value}")
+    if shift and not rows:
+        raise ValueError("`shift` moves targets along a sequence, but `hidden` is one row")

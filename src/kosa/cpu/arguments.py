@@ -1,6 +1,5 @@
 """What comes from a caller, as NumPy arrays that fit together, or an error that says what does not."""
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from kosa import loss
 from kosa.cpu import indices
 from kosa.cpu.engine import _NO_FLOATS, Job, side_by_side
-from kosa.cpu.layout import Array
+from kosa.cpu.layout import Array, is_native
 from kosa.loss import Options
 
 _FLOATS = "float16, bfloat16, float32, float64"
@@ -33,11 +32,6 @@ def as_array(value: Any, name: str) -> Array:
             raise TypeError(f"`{name}` must hold numbers, but is a list of other objects")
         return array
     came = "None" if value is None else f"{type(value).__module__}.{type(value).__qualname__}"
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        raise TypeError(
-            f"`{name}` is a torch.Tensor, which kosa does not take yet: pass `{name}.detach().cpu().numpy()`"
-        )
     raise TypeError(
         f"`{name}` must be a NumPy array, a list or a number, but is a {came}: convert it, for example with numpy.asarray"
     )
@@ -46,6 +40,16 @@ def as_array(value: Any, name: str) -> Array:
 def is_float(dtype: np.dtype[Any]) -> bool:
     """Whether the kernels know this format. (A dtype's name takes NumPy longer to say than a small kernel runs.)"""
     return (dtype.kind == "f" and dtype.itemsize <= 8) or (dtype.kind == "V" and dtype.name == "bfloat16")
+
+
+def kind_of(dtype: np.dtype[Any]) -> str:
+    """The kind of a dtype: "f" for the formats that kernels know, NumPy's letter for others, "V" for other floats."""
+    return "f" if is_float(dtype) else dtype.kind if dtype.kind != "f" else "V"
+
+
+def native(array: Array) -> Array:
+    """Return an array that libraries can read as it lies: copied if its bytes are swapped or its elements unaligned."""
+    return array if is_native(array) else np.array(array, array.dtype.newbyteorder("="), order="C")
 
 
 def is_number(dtype: np.dtype[Any]) -> bool:
@@ -113,8 +117,7 @@ def job(
     if targets is None and not needed:
         return Job(x, axis, _NO_FLOATS, True, _NO_FLOATS, _NO_FLOATS, options, side_by_side(x, axis))
     t = as_array(targets, "targets")
-    kind = "f" if is_float(t.dtype) else t.dtype.kind if t.dtype.kind != "f" else "V"
-    indexed = loss.targets_are_indices(t.shape, t.dtype, kind, x.shape, axis, name)
+    indexed = loss.targets_are_indices(t.shape, t.dtype, kind_of(t.dtype), x.shape, axis, name)
     if indexed:
         t = index_vector(t, options.ignore_index, x.shape[axis])
     rows = x.shape[:axis] + x.shape[axis + 1 :]

@@ -13,6 +13,7 @@ from kosa.cpu.columns import cross_entropy_columns
 from kosa.cpu.layout import Array, Strided, bits, is_native, strided
 from kosa.cpu.probabilities import cross_entropy_probabilities
 from kosa.cpu.rows import TILE, cross_entropy_rows
+from kosa.cpu.target_slopes import target_slopes as target_slopes_rows
 from kosa.cpu.threads import for_each_chunk, num_threads
 from kosa.loss import Options
 
@@ -43,6 +44,7 @@ class Job(NamedTuple):
     row_weight: Array
     options: Options
     across: bool  # whether rows are taken side by side
+    lse_weight: Array = _NO_FLOATS  # (N,): the gradient's further term Σ lse_weight·lse; not with `across`
 
 
 def side_by_side(predictions: Array, axis: int) -> bool:
@@ -89,15 +91,15 @@ def _cross_entropy(job: Job, with_grad: bool, out: Array | None) -> Reduced:
             out[...] = 0
         if divisor == 0.0:
             empty = np.nan if options.empty == "nan" else 0.0
-            return Reduced(_as_loss(empty, predictions), out)
+            return Reduced(as_loss(empty, predictions), out)
     else:
         run(job, 1.0 / divisor, losses, out)
     if options.reduction == "none":
-        return Reduced(_as_loss(losses, predictions).reshape(shape)[()], out)
-    return Reduced(_as_loss(np.add.reduce(losses) / divisor, predictions), out)
+        return Reduced(as_loss(losses, predictions).reshape(shape)[()], out)
+    return Reduced(as_loss(np.add.reduce(losses) / divisor, predictions), out)
 
 
-def _as_loss(loss: Any, predictions: Array) -> Any:
+def as_loss(loss: Any, predictions: Array) -> Any:
     """In float32 for predictions of up to 32 bits, else in float64."""
     kind = np.float32 if predictions.dtype.itemsize <= 4 else np.float64
     return loss.astype(kind, copy=False) if isinstance(loss, np.ndarray) else kind(loss)
@@ -142,6 +144,7 @@ def _pieces(job: Job) -> Iterator[tuple[Job, slice, tuple[slice, ...]]]:
                 axis=own.ndim - 1,
                 targets=targets[rows] if job.indexed else _contiguous(targets[where]),
                 row_weight=job.row_weight[rows],
+                lse_weight=job.lse_weight[rows],
             ),
             rows,
             where,
@@ -240,17 +243,40 @@ def losses_worker(
         return compute
 
     kernel = cross_entropy_columns if across else cross_entropy_rows
+    weights = (job.row_weight,) if across else (job.row_weight, job.lse_weight)
     numbers = (scale, float(options.z_loss), softcap, temperature, t_scale, t_shift)
     peaks = np.empty(-(-classes // TILE))
     stream = out.nbytes >= _STREAM
 
     def compute_logits(first: int, last: int) -> None:
         kernel(
-            z, z_steps, index, options.ignore_index, index_weight, t, t_steps, class_weight, job.row_weight,
+            z, z_steps, index, options.ignore_index, index_weight, t, t_steps, class_weight, *weights,
             numbers, *where, first, last, scratch, t_scratch, peaks, losses, out, out_steps, stream,
         )  # fmt: skip
 
     return compute_logits
+
+
+def target_slopes(job: Job, scale: float, out: Array) -> None:
+    """Fill `out` with the gradient of scale·Σ losses with respect to targets that are distributions."""
+    plan = _placed(job._replace(targets=_NO_INDICES, indexed=True), out)
+    if plan is None:
+        for piece, _, where in _pieces(job):
+            part = np.empty(piece.predictions.shape, out.dtype)
+            target_slopes(piece, scale, part)
+            np.moveaxis(out, job.axis, -1)[where] = part
+        return
+    options, kind = job.options, ("logits", "probs", "log_probs").index(job.options.kind)
+    softcap = 0.0 if options.softcap is None else float(options.softcap)
+
+    def worker() -> Compute:
+        scratch = np.empty(plan.classes)
+        return lambda first, last: target_slopes_rows(
+            *plan.z, kind, softcap, float(options.temperature), job.class_weight, job.row_weight,
+            scale * (1.0 - float(options.label_smoothing)), plan.inner, plan.classes, first, last, scratch, *plan.out,
+        )  # fmt: skip
+
+    share_rows(plan.rows, plan.classes, worker)
 
 
 def _lanes(classes: int, rows: int) -> int:
@@ -294,30 +320,45 @@ def binary_cross_entropy(
         divisor = 1.0
         if options.reduction == "mean":
             divisor = total if options.denominator is None else float(options.denominator)
-        losses = np.zeros(predictions.size)
         if divisor == 0.0:
             if out is not None:
                 out[...] = 0
-            return Reduced(_as_loss(np.nan if options.empty == "nan" else 0.0, predictions), out)
-        x, t = _vector(predictions), _vector(targets)
-        written = out
-        if out is not None and not (out.flags.c_contiguous and is_native(out)):
-            written = np.empty(out.shape, out.dtype.newbyteorder("="))
-        flat_out = _empty(x.dtype, True) if written is None else bits(written).reshape(-1)
-        smoothing = float(options.label_smoothing)
-
-        def worker() -> Compute:
-            return lambda first, last: binary_cross_entropy_elements(
-                x, options.kind == "logits", t, integers, pos_weight, row_weight,
-                1.0 - smoothing, smoothing / 2, 1.0 / divisor, first, last, losses, flat_out,
-            )  # fmt: skip
-
-        share_rows(x.size, 1, worker)
-        if out is not None and written is not out:
-            out[...] = written
+            return Reduced(as_loss(np.nan if options.empty == "nan" else 0.0, predictions), out)
+        losses = binary_losses(predictions, targets, pos_weight, row_weight, options, 1.0 / divisor, out)
         if options.reduction == "none":
-            return Reduced(_as_loss(losses, predictions).reshape(predictions.shape)[()], out)
-        return Reduced(_as_loss(np.add.reduce(losses) / divisor, predictions), out)
+            return Reduced(as_loss(losses, predictions).reshape(predictions.shape)[()], out)
+        return Reduced(as_loss(np.add.reduce(losses) / divisor, predictions), out)
+
+
+def binary_losses(
+    predictions: Array,
+    targets: Array,
+    pos_weight: Array,
+    row_weight: Array,
+    options: Options,
+    scale: float,
+    out: Array | None,
+) -> Array:
+    """Return the losses in C order, float64; where `out` is given write the gradient of scale·Σ losses to it."""
+    losses = np.zeros(predictions.size)
+    x, t = _vector(predictions), _vector(targets)
+    integers = targets.dtype == np.int8
+    written = out
+    if out is not None and not (out.flags.c_contiguous and is_native(out)):
+        written = np.empty(out.shape, out.dtype.newbyteorder("="))
+    flat_out = _empty(x.dtype, True) if written is None else bits(written).reshape(-1)
+    smoothing = float(options.label_smoothing)
+
+    def worker() -> Compute:
+        return lambda first, last: binary_cross_entropy_elements(
+            x, options.kind == "logits", t, integers, pos_weight, row_weight,
+            1.0 - smoothing, smoothing / 2, scale, first, last, losses, flat_out,
+        )  # fmt: skip
+
+    share_rows(x.size, 1, worker)
+    if out is not None and written is not out:
+        out[...] = written
+    return losses
 
 
 def _vector(array: Array) -> Array:

@@ -233,21 +233,24 @@ def cross_entropy_rows(
     z: Any, z_steps: Any,  # logits, any float format
     index: Any, ignore: int, index_weight: Any,  # (N,) int64 or empty; (K,) float64 or empty
     t: Any, t_steps: Any, class_weight: Any,  # a distribution a row, any float format, or empty; (K,) or empty
-    row_weight: Any,  # (N,) float64 or empty
+    row_weight: Any, lse_weight: Any,  # (N,) float64 or empty: what each row's loss and log-partition count in gradients
     numbers: Any,  # scale of gradients, z_loss, softcap (0: none), temperature, scale and shift of t
     inner: int, classes: int, first: int, last: int,
     scratch: Any, targets: Any, peaks: Any,  # W: K or TILE; W: likewise; float64: the maximum of each tile
     losses: Any,  # (N,) float64
     out: Any, out_steps: Any, stream: bool,  # the gradient, or empty; whether to write it past the caches
 ) -> None:  # fmt: skip
-    """Losses, and gradients where `out` is not empty, of rows first..last−1."""
+    """Losses, and gradients where `out` is not empty, of rows first..last−1.
+
+    The gradient is that of scale·Σ (row_weight·loss + lse_weight·lse).
+    """
     prefer_wide_vectors()
     scale, z_loss, softcap, temperature, t_scale, t_shift = numbers
     z_start, z_outer, z_inner, z_step = z_steps
     t_start, t_outer, t_inner, t_step = t_steps
     out_start, out_outer, out_inner, out_step = out_steps
     with_grad = out.size > 0
-    dense = t.size > 0
+    distributions = t.size > 0
     transformed = softcap != 0.0 or temperature != 1.0
     for n in range(first, last):
         i, o = 0, n
@@ -258,6 +261,7 @@ def cross_entropy_rows(
         t_row = t_start + o * t_outer + i * t_inner
         out_row = out_start + o * out_outer + i * out_inner
         weight = row_weight[n] if row_weight.size else 1.0
+        lse_w = lse_weight[n] if lse_weight.size else 0.0
         target, hit, counts = -1, 0.0, weight != 0.0
         if index.size:
             target = index[n]
@@ -265,8 +269,11 @@ def cross_entropy_rows(
                 counts = False
             else:
                 hit = index_weight[target] if index_weight.size else 1.0
-                counts = counts and (hit != 0.0 or dense or z_loss != 0.0)
-        if not counts:
+                counts = counts and (hit != 0.0 or distributions or z_loss != 0.0)
+        dense = distributions and counts
+        if not counts and lse_w != 0.0:
+            target, hit, weight = -1, 0.0, 0.0
+        elif not counts:
             losses[n] = 0.0
             if with_grad:
                 for lo in range(0, classes, TILE):
@@ -311,11 +318,15 @@ def cross_entropy_rows(
                 r += (beside + 1.0) * exp(m_tile - m)
         if m == np.inf or m == -np.inf:
             r = np.nan
-        losses[n] = weight * row_loss(m, r, z_hit, hit, mass, spread, z_loss)
+        losses[n] = weight * row_loss(m, r, z_hit, hit, mass, spread, z_loss) if counts else 0.0
 
         if with_grad:
-            s_row = scale * weight
-            extra = 2.0 * z_loss * (m + log1p(r)) if z_loss != 0.0 else 0.0
+            s_row, extra = scale, lse_w
+            if counts:
+                s_row = scale * weight
+                extra = lse_w / weight
+                if z_loss != 0.0:
+                    extra += 2.0 * z_loss * (m + log1p(r))
             total = hit + mass + extra
             rest = total * r / (1.0 + r)
             for lo in range(0, classes, TILE):

@@ -1,0 +1,18 @@
+"""Kosa for PyTorch: PyTorch's own signatures, shapes, dtypes and defaults; Kosa's further keywords after them."""
+
+from kosa.torch.functional import (
+    LinearStatistics,
+    cross_entropy,
+    linear_cross_entropy,
+    linear_row_statistics,
+)
+from kosa.torch.modules import CrossEntropyLoss, LinearCrossEntropyLoss
+
+__all__ = [
+    "CrossEntropyLoss",
+    "LinearCrossEntropyLoss",
+    "LinearStatistics",
+    "cross_entropy",
+    "linear_cross_entropy",
+    "linear_row_statistics",
+]

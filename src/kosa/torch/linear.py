@@ -1,0 +1,460 @@
+"""The linear form: operators on raw tensors, and what autograd, functorch and the compiler see of them.
+
+For a loss that is reduced, gradients are made with it, in three products, and the first backward gives them away.
+Whatever else is asked for (a second backward, other upstream gradients, a further derivative) is computed anew.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kosa.cpu import arguments
+from kosa.cpu import linear as cpu
+from kosa.cpu.figures import Statistics
+from kosa.loss import Options
+from kosa.torch import arrays, dense, plain
+from kosa.torch.products import TorchProducts
+
+Flat = tuple[int, float, float | None, float, float, int | None, int]
+# hidden, weight, bias, targets, class_weight, row_weight
+Tensors = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None, Tensor | None]
+
+
+def flat(options: Options, workspace: int | None, shift: int) -> Flat:
+    """The options as an operator takes them."""
+    return (
+        int(options.ignore_index), float(options.label_smoothing),
+        None if options.softcap is None else float(options.softcap), float(options.temperature), float(options.z_loss),
+        workspace, shift,
+    )  # fmt: skip
+
+
+def _job(
+    hidden: Tensor, weight: Tensor, targets: Tensor, class_weight: Tensor | None, row_weight: Tensor | None,
+    lse_weight: Tensor | None, flat_options: Any,
+) -> cpu.LinearJob:  # fmt: skip
+    ignore, smoothing, softcap, temperature, z_loss, _, shift = flat_options
+    t = arrays.array(targets)
+    indexed = not targets.dtype.is_floating_point
+    classes = weight.shape[0]
+    t = arguments.index_vector(t, ignore, classes) if indexed else np.reshape(t, (-1, classes))
+    options = Options("logits", 1, ignore, smoothing, softcap, temperature, z_loss)
+    vectors = (arrays.vector(x) for x in (class_weight, row_weight, lse_weight))
+    of_classes, of_rows, of_lse = vectors
+    return cpu.job(t, indexed, tuple(hidden.shape[:-1]), classes, of_classes, of_rows, options, shift, of_lse)
+
+
+def _matrix(hidden: Tensor) -> Tensor:
+    return hidden.detach().reshape(math.prod(hidden.shape[:-1]), hidden.shape[-1])
+
+
+@torch.library.custom_op("kosa::linear_losses", mutates_args=())
+def linear_losses_op(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, class_weight: Tensor | None,
+    row_weight: Tensor | None, ignore_index: int, label_smoothing: float, softcap: float | None, temperature: float,
+    z_loss: float, workspace: int | None, shift: int,
+) -> Tensor:  # fmt: skip
+    """Return the loss of each row, float64: one product."""
+    options = (ignore_index, label_smoothing, softcap, temperature, z_loss, workspace, shift)
+    work = _job(hidden, weight, targets, class_weight, row_weight, None, options)
+    losses = np.zeros(hidden.shape[:-1])
+    h = _matrix(hidden)
+    products = TorchProducts(h, weight.detach(), bias, (False, False, False), workspace)
+    cpu.run(work, products, 1.0, losses.reshape(-1), workspace=workspace)
+    return torch.from_numpy(losses)
+
+
+@linear_losses_op.register_fake
+def _(hidden: Tensor, *rest: Any) -> Tensor:
+    return hidden.new_empty(hidden.shape[:-1], dtype=torch.float64)
+
+
+@torch.library.custom_op("kosa::linear_gradients", mutates_args=())
+def linear_gradients_op(
+    upstream: Tensor, lse_upstream: Tensor | None, hidden: Tensor, weight: Tensor, bias: Tensor | None,
+    targets: Tensor, class_weight: Tensor | None, row_weight: Tensor | None, ignore_index: int,
+    label_smoothing: float, softcap: float | None, temperature: float, z_loss: float, workspace: int | None, shift: int,
+    needs_hidden: bool, needs_weight: bool, needs_bias: bool, needs_targets: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return losses, and the gradients of Σ upstream·loss + lse_upstream·lse (empty tensors for those not needed).
+
+    upstream: one number, by which the losses are not multiplied; or one a row, by which they are.
+    """
+    options = (ignore_index, label_smoothing, softcap, temperature, z_loss, workspace, shift)
+    scale, of_rows = 1.0, row_weight
+    if upstream.dim() == 0:
+        scale = float(upstream)
+    else:
+        of_rows = upstream if row_weight is None else upstream * row_weight
+    work = _job(hidden, weight, targets, class_weight, of_rows, lse_upstream, options)
+    losses = np.zeros(hidden.shape[:-1])
+    h = _matrix(hidden)
+    needs = (needs_hidden, needs_weight, needs_bias)
+    products = TorchProducts(h, weight.detach(), bias, needs, workspace)
+    dt = torch.zeros(targets.shape if needs_targets else (0,), dtype=targets.dtype)
+    cpu.run(
+        work, products, scale, losses.reshape(-1), workspace=workspace, slopes=any(needs),
+        target_slopes=arrays.array(dt).reshape(-1, weight.shape[0]) if needs_targets else None,
+    )  # fmt: skip
+    dh, dw, db = (weight.new_empty(0) if grad is None else grad for grad in products.gradients())
+    return torch.from_numpy(losses), dh.reshape(hidden.shape) if needs_hidden else dh, dw, db, dt
+
+
+@linear_gradients_op.register_fake
+def _(
+    upstream: Tensor,
+    lse_upstream: Any,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Any,
+    targets: Tensor,
+    *rest: Any,
+) -> tuple[Tensor, ...]:
+    def like(x: Tensor, needed: bool) -> Tensor:
+        return torch.empty(x.shape if needed else (0,), dtype=x.dtype, device=x.device)
+
+    grads = [
+        like(weight if x is None else x, n)
+        for x, n in zip((hidden, weight, bias, targets), rest[-4:], strict=True)
+    ]
+    return hidden.new_empty(hidden.shape[:-1], dtype=torch.float64), *grads
+
+
+@torch.library.custom_op("kosa::linear_statistics", mutates_args=())
+def linear_statistics_op(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, class_weight: Tensor | None,
+    row_weight: Tensor | None, ignore_index: int, label_smoothing: float, softcap: float | None, temperature: float,
+    z_loss: float, workspace: int | None, shift: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return the figures of `kosa.row_statistics`: one product."""
+    options = (ignore_index, label_smoothing, softcap, temperature, z_loss, workspace, shift)
+    work = _job(hidden, weight, targets, class_weight, row_weight, None, options)
+    shape = hidden.shape[:-1]
+    figures = Statistics(*(np.zeros(shape, np.int64 if i == 2 else np.float64) for i in range(7)))
+    h = _matrix(hidden)
+    products = TorchProducts(h, weight.detach(), bias, (False, False, False), workspace)
+    cpu.statistics(work, products, Statistics(*(f.reshape(-1) for f in figures)), workspace=workspace)
+    a, b, c, d, e, f, g = (torch.from_numpy(figure) for figure in figures)
+    return a, b, c, d, e, f, g
+
+
+@linear_statistics_op.register_fake
+def _(hidden: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    kinds = [torch.int64 if i == 2 else torch.float64 for i in range(7)]
+    return tuple(hidden.new_empty(hidden.shape[:-1], dtype=kind) for kind in kinds)
+
+
+def _gradients(ctx: Any, upstream: Tensor, lse_upstream: Tensor | None = None) -> list[Tensor | None]:
+    """Those of hidden, weight, bias and targets that autograd asks for, by the raw operator."""
+    needs = ctx.needs_input_grad[:4]
+    grads = linear_gradients_op(upstream, lse_upstream, *ctx.saved_tensors[:6], *ctx.options, *needs)[1:]
+    return [grad if need else None for grad, need in zip(grads, needs, strict=True)]
+
+
+class _Reduced(torch.autograd.Function):
+    """hidden, weight, bias, targets, class_weight, row_weight, scale, options → scale·Σ losses, gradients at hand."""
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Tensor:
+        *tensors, scale = args[:7]
+        needs = ctx.needs_input_grad[:4]
+        losses, *ctx.gradients = linear_gradients_op(scale, None, *tensors, *args[7:], *needs)
+        ctx.save_for_backward(*args[:7])
+        ctx.options = args[7:]
+        return losses.sum() * scale
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        *saved, scale = ctx.saved_tensors
+        needs = ctx.needs_input_grad[:4]
+        gradients, ctx.gradients = ctx.gradients, None
+        if torch.is_grad_enabled():  # somebody may differentiate once more
+            rows = (upstream * scale).expand(saved[0].shape[:-1])
+            gradients = LinearGradients.apply(rows, *saved, *ctx.options, *needs)
+        elif gradients is None:
+            gradients = _gradients(ctx, upstream * scale)
+        elif upstream != 1:
+            gradients = [
+                grad.mul_(upstream) if need else None for grad, need in zip(gradients, needs, strict=True)
+            ]
+        return *(g if need else None for g, need in zip(gradients, needs, strict=True)), *(None,) * 10
+
+
+class _TracedReduced(torch.autograd.Function):
+    """The same for torch.compile, which frees buffers by itself and takes no second derivative."""
+
+    @staticmethod
+    def forward(*args: Any) -> tuple[Tensor, ...]:
+        losses, *gradients = linear_gradients_op(args[6], None, *args[:6], *args[7:])
+        return losses.sum() * args[6], *gradients
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*output[1:])
+        ctx.needs = inputs[-4:]
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor, *_: Any) -> Any:
+        grads = (
+            (grad * upstream).to(grad.dtype) if need else None
+            for grad, need in zip(ctx.saved_tensors, ctx.needs, strict=True)
+        )
+        return *grads, *(None,) * 14
+
+
+class _TracedLosses(torch.autograd.Function):
+    """hidden, weight, bias, targets, class_weight, row_weight, options → losses, for torch.compile."""
+
+    @staticmethod
+    def forward(*args: Any) -> Tensor:
+        return linear_losses_op(*args)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:6])
+        ctx.options = inputs[6:]
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        return *_gradients(ctx, upstream), *(None,) * 9
+
+
+class LinearLosses(torch.autograd.Function):
+    """hidden, weight, bias, targets, class_weight, row_weight, options → losses: one product, and three backward."""
+
+    forward = _TracedLosses.forward
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:6])
+        ctx.save_for_forward(*inputs[:6])
+        ctx.options = inputs[6:]
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        needs = ctx.needs_input_grad[:4]
+        grads = LinearGradients.apply(upstream, *ctx.saved_tensors, *ctx.options, *needs)
+        return *(grad if need else None for grad, need in zip(grads, needs, strict=True)), *(None,) * 9
+
+    @staticmethod
+    def jvp(ctx: Any, dh: Any, dw: Any, db: Any, dt: Any, *_: Any) -> Tensor:
+        rows = _Rows(ctx.saved_tensors, ctx.options)
+        ones = torch.ones(rows.shape, dtype=torch.float64, device=rows.z.device)
+        change = torch.zeros_like(ones)
+        dz = rows.direction(dh, dw, db)
+        if dz is not None:
+            change = change + dense.dot(rows.slopes(ones), dz, rows.axis)
+        if dt is not None:
+            change = change + dense.dot(rows.target_slopes(ones), rows.ahead(dt), rows.axis)
+        return rows.padded(change, 0)
+
+    @staticmethod
+    def vmap(info: Any, dims: Any, *args: Any) -> Any:
+        if any(dim is not None for dim in (dims[1], dims[2], dims[4])):
+            return _one_by_one(LinearLosses.apply, info, dims, args)
+        given = [
+            a if i in (1, 2, 4) else dense.front(a, d, info.batch_size)
+            for i, (a, d) in enumerate(zip(args, dims, strict=True))
+        ]
+        return LinearLosses.apply(*given), 0
+
+
+class LinearGradients(torch.autograd.Function):
+    """upstream, hidden, weight, bias, targets, class_weight, row_weight, options, needs → the four gradients."""
+
+    @staticmethod
+    def forward(upstream: Tensor, *args: Any) -> tuple[Tensor, ...]:
+        if upstream.dim() == 0:
+            upstream = upstream.expand(args[0].shape[:-1])
+        return linear_gradients_op(upstream, None, *args)[1:]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs[:7])
+        ctx.save_for_forward(*inputs[:7])
+        ctx.options, ctx.needs = inputs[7:14], inputs[14:]
+        ctx.mark_non_differentiable(*(out for out, need in zip(output, ctx.needs, strict=True) if not need))
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        upstream, *saved = ctx.saved_tensors
+        rows = _Rows(saved, ctx.options)
+        g = rows.narrowed(upstream, 0)
+        ah, aw, ab, at = (c if need else None for c, need in zip(cotangents, ctx.needs, strict=True))
+        v = rows.direction(ah, aw, ab)
+        u = None if at is None else rows.ahead(at)
+        ones = torch.ones_like(g)
+        dg = torch.zeros_like(g)
+        dz = torch.zeros_like(rows.z)
+        dt = None
+        if v is not None:
+            dg = dg + dense.dot(rows.slopes(ones), v, rows.axis)
+            dz = dz + plain.hessian_product(v * g.unsqueeze(-1), *rows.dense)
+            if ctx.needs_input_grad[4]:
+                dt = rows.behind(plain.target_product(v * g.unsqueeze(-1), *rows.dense))
+        if u is not None:
+            dg = dg + dense.dot(rows.target_slopes(ones), u, rows.axis)
+            dz = dz + plain.prediction_product(u * g.unsqueeze(-1), *rows.dense)
+        dh, dw, db = rows.through(dz)
+        if v is not None:
+            slopes = rows.slopes(g)
+            if aw is not None:
+                dh = dh + slopes @ aw
+            if ah is not None:
+                dw = dw + _outer(slopes, rows.narrowed(ah, 1))
+        grads = rows.padded(dg, 0), rows.padded(dh, 1), dw, None if saved[2] is None else db, dt
+        return *(grad if need else None for grad, need in zip(grads, ctx.needs_input_grad, strict=False)), *(
+            None,
+        ) * 13
+
+    @staticmethod
+    def jvp(ctx: Any, dg: Any, dh: Any, dw: Any, db: Any, dt: Any, *_: Any) -> Any:
+        upstream, *saved = ctx.saved_tensors
+        rows = _Rows(saved, ctx.options)
+        g = rows.narrowed(upstream, 0)
+        slopes = rows.slopes(g)
+        change = torch.zeros_like(slopes)
+        of_targets = torch.zeros_like(rows.targets) if ctx.needs[3] else None
+        v = rows.direction(dh, dw, db)
+        if dg is not None:
+            dg = rows.narrowed(dg, 0)
+            change = change + rows.slopes(dg)
+            if of_targets is not None:
+                of_targets = of_targets + rows.target_slopes(dg)
+        if v is not None:
+            change = change + plain.hessian_product(v * g.unsqueeze(-1), *rows.dense)
+            if of_targets is not None:
+                of_targets = of_targets + plain.target_product(v * g.unsqueeze(-1), *rows.dense)
+        if dt is not None:
+            change = change + plain.prediction_product(rows.ahead(dt) * g.unsqueeze(-1), *rows.dense)
+        out_h, out_w, out_b = rows.through(change)
+        if dw is not None:
+            out_h = out_h + slopes @ dw
+        if dh is not None:
+            out_w = out_w + _outer(slopes, rows.narrowed(dh, 1))
+        outs = rows.padded(out_h, 1), out_w, out_b, None if of_targets is None else rows.behind(of_targets)
+        return tuple(out if need else None for out, need in zip(outs, ctx.needs, strict=True))
+
+    @staticmethod
+    def vmap(info: Any, dims: Any, *args: Any) -> Any:
+        return _one_by_one(LinearGradients.apply, info, dims, args)
+
+
+class _Rows:
+    """The rows that have a target by `shift`, and their logits written out: for derivatives of a second order."""
+
+    axis = -1
+
+    def __init__(self, tensors: Any, options: Any) -> None:
+        hidden, weight, bias, targets, class_weight, row_weight = tensors
+        ignore, smoothing, softcap, temperature, z_loss, _, self._shift = options
+        self.hidden, self.weight = self.narrowed(hidden, 1), weight
+        self.targets = self.ahead(targets)
+        row_weight = None if row_weight is None else self.narrowed(row_weight, 0)
+        self.z = F.linear(self.hidden, weight, bias)
+        self.shape = self.z.shape[:-1]
+        axis = self.z.dim() - 1
+        self._options = Options("logits", axis, ignore, smoothing, softcap, temperature, z_loss)
+        self._tensors = self.z, self.targets, class_weight, row_weight
+        self.dense = self._tensors, self._options
+
+    def slopes(self, upstream: Tensor) -> Tensor:
+        return dense.RowGradients.apply(upstream, *self._tensors, *dense.flat(self._options))
+
+    def target_slopes(self, upstream: Tensor) -> Tensor:
+        return dense.TargetGradients.apply(upstream, *self._tensors, *dense.flat(self._options))
+
+    def direction(self, dh: Tensor | None, dw: Tensor | None, db: Tensor | None) -> Tensor | None:
+        """How the logits move as hidden, weight and bias move along these."""
+        moves = []
+        if dh is not None:
+            moves.append(F.linear(self.narrowed(dh, 1), self.weight))
+        if dw is not None:
+            moves.append(F.linear(self.hidden, dw))
+        if db is not None:
+            moves.append(db.expand_as(self.z))
+        return sum(moves[1:], moves[0]) if moves else None
+
+    def through(self, dz: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of hidden, weight and bias for one of the logits."""
+        return dz @ self.weight, _outer(dz, self.hidden), dz.reshape(-1, dz.shape[-1]).sum(0)
+
+    def narrowed(self, x: Tensor, inner: int) -> Tensor:
+        """Without the last rows of each sequence, which have no target; `inner` axes follow that of the sequence."""
+        axis = x.dim() - 1 - inner
+        return x.narrow(axis, 0, max(0, x.shape[axis] - self._shift)) if self._shift else x
+
+    def padded(self, x: Tensor, inner: int) -> Tensor:
+        """With zeros for them."""
+        return F.pad(x, (0, 0) * inner + (0, self._shift)) if self._shift else x
+
+    def ahead(self, targets: Tensor) -> Tensor:
+        """The targets that the rows are scored against."""
+        axis = targets.dim() - 1 - int(targets.dtype.is_floating_point)
+        shift = min(self._shift, targets.shape[axis]) if self._shift else 0
+        return targets.narrow(axis, shift, targets.shape[axis] - shift) if shift else targets
+
+    def behind(self, x: Tensor) -> Tensor:
+        """What belongs to distributions, with zeros for those that no row is scored against."""
+        return F.pad(x, (0, 0, self._shift, 0)) if self._shift else x
+
+
+def _outer(a: Tensor, b: Tensor) -> Tensor:
+    return a.reshape(-1, a.shape[-1]).t() @ b.reshape(-1, b.shape[-1])
+
+
+def _one_by_one(function: Any, info: Any, dims: Any, args: tuple[Any, ...]) -> Any:
+    """vmap where each has a weight of its own, or gets a gradient of its own for a shared one."""
+    results = [
+        function(*(a if d is None else a.select(d, i) for a, d in zip(args, dims, strict=True)))
+        for i in range(info.batch_size)
+    ]
+    if isinstance(results[0], Tensor):
+        return torch.stack(results), 0
+    return tuple(torch.stack(each) for each in zip(*results, strict=True)), (0,) * len(results[0])
+
+
+class _Statistics(torch.autograd.Function):
+    """hidden, weight, bias, targets, class_weight, row_weight, options → the figures; loss and lse have gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
+        figures = linear_statistics_op(*args)
+        ctx.mark_non_differentiable(*figures[2:])
+        ctx.save_for_backward(*args[:6])
+        ctx.options = args[6:]
+        return tuple(figures)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, of_loss: Tensor, of_lse: Tensor, *_: Any) -> Any:
+        return *_gradients(ctx, of_loss.expand(ctx.saved_tensors[0].shape[:-1]), of_lse), *(None,) * 9
+
+
+def losses(tensors: Tensors, options: Options, workspace: int | None, shift: int) -> Tensor:
+    """Return the loss of each row, float64."""
+    return dense.choose(LinearLosses, _TracedLosses).apply(*tensors, *flat(options, workspace, shift))
+
+
+def scaled_sum(
+    tensors: Tensors, options: Options, workspace: int | None, shift: int, scale: Tensor
+) -> Tensor:
+    """Return scale·Σ losses, float64."""
+    rest = flat(options, workspace, shift)
+    needs = [x is not None and x.requires_grad and torch.is_grad_enabled() for x in tensors[:4]]
+    if any(needs) and not dense.forward_mode():
+        if torch.compiler.is_compiling():
+            return _TracedReduced.apply(*tensors, scale, *rest, *needs)[0]
+        if not torch._C._are_functorch_transforms_active():
+            return _Reduced.apply(*tensors, scale, *rest)
+    return losses(tensors, options, workspace, shift).sum() * scale
+
+
+def statistics(tensors: Tensors, options: Options, workspace: int | None, shift: int) -> tuple[Tensor, ...]:
+    """Return the figures of each row."""
+    return _Statistics.apply(*tensors, *flat(options, workspace, shift))

@@ -1,0 +1,54 @@
+"""From row losses to the loss: the weight of the rows that count, and the three reductions."""
+
+import torch
+from torch import Tensor
+
+from kosa.loss import Options
+
+
+def total_weight(
+    targets: Tensor,
+    class_weight: Tensor | None,
+    row_weight: Tensor | None,
+    rows: torch.Size,
+    options: Options,
+) -> Tensor | float:
+    """Return what "mean" divides by: Σ class_weight[target]·row_weight of the rows that count, or their number."""
+    if options.denominator is not None:
+        return float(options.denominator)
+    if targets.dtype.is_floating_point:
+        return float(rows.numel()) if row_weight is None else row_weight.sum(dtype=torch.float64)
+    counts = targets != options.ignore_index
+    if class_weight is None and row_weight is None:
+        return counts.sum().to(torch.float64)
+    weight = torch.ones(targets.shape, dtype=torch.float64, device=targets.device)
+    if class_weight is not None:
+        inside = torch.where(counts, targets, 0).long().clamp(0, len(class_weight) - 1)
+        weight = class_weight.to(torch.float64)[inside]
+    if row_weight is not None:
+        weight = weight * row_weight
+    return torch.where(counts, weight, 0.0).sum()
+
+
+def reduced(losses: Tensor, total: Tensor | float, options: Options) -> Tensor:
+    """Return the loss, float64. Where the divisor is 0 gradients are 0."""
+    if options.reduction == "none":
+        return losses
+    if options.reduction == "sum":
+        return losses.sum()
+    scale, nothing = scale_of(total, options, losses.device)
+    return losses.sum() * scale if nothing is None else mean(losses.sum() * scale, nothing, options)
+
+
+def scale_of(total: Tensor | float, options: Options, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Return 1 / total and whether total is 0 (None: surely not); the scale is then 0."""
+    if isinstance(total, float) and total != 0.0:
+        return torch.tensor(1.0 / total, dtype=torch.float64, device=device), None
+    divisor = torch.as_tensor(total, dtype=torch.float64, device=device)
+    nothing = divisor == 0
+    return torch.where(nothing, 0.0, 1.0 / torch.where(nothing, 1.0, divisor)), nothing
+
+
+def mean(loss: Tensor, nothing: Tensor, options: Options) -> Tensor:
+    """The loss, or what `empty` says where there is nothing to take the mean of."""
+    return torch.where(nothing, float("nan") if options.empty == "nan" else 0.0, loss)
