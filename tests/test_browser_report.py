@@ -80,8 +80,8 @@ def test_all_is_drawn_and_legible_and_nothing_overlaps(page, width, dark):
     found = seen(folder, width, dark)
     assert found["title"] == "predictions.parquet · Kosa"
     assert found["lang"] == lang
-    assert found["overflow"] == 0
     assert found["wider"] == []
+    assert found["overflow"] == 0
     assert found["meeting"] == []
     assert found["letters"] >= 11
     assert found["plots"] == 2

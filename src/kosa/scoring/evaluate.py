@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from kosa import functional
 from kosa.cpu.figures import column_statistics
+from kosa.scoring import tokens
 from kosa.scoring.batch import Batch
 from kosa.scoring.binary import evaluate_binary
 from kosa.scoring.classes import Classes, Coded
@@ -45,7 +46,13 @@ def evaluate(
     weight = _weights(batch)
     used = np.ones(len(batch.predictions), dtype=bool) if weight is None else weight > 0
     binary = batch.predictions.ndim == 1
-    rows = (evaluate_binary if binary else _multiclass)(kind, batch, classes, clip, force, used)
+    if kind == tokens.KIND:
+        if top_k or temperature:
+            option = "top_k" if top_k else "temperature"
+            raise InputError(f"`{option}` needs the predictions of all classes, and `{kind}` are of one")
+        rows = tokens.evaluate_tokens(batch, clip)
+    else:
+        rows = (evaluate_binary if binary else _multiclass)(kind, batch, classes, clip, force, used)
     if top_k:
         rows = replace(rows, rank=ranks(batch.predictions, rows.label, rows.predicted))
     if temperature:

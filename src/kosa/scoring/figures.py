@@ -14,8 +14,10 @@ from kosa.scoring.groups import squares
 from kosa.scoring.interval import t_quantile
 from kosa.scoring.result import ClassScore, ConfusionScore, GroupScore, Score, Split, TopScore, UnitScore
 from kosa.scoring.temperature import best
+from kosa.scoring.tokens import KIND, without_predictions
 
 if TYPE_CHECKING:
+    from kosa.scoring.against import Paired
     from kosa.scoring.state import State
 
 _MOST_CONFUSIONS = 20
@@ -47,7 +49,7 @@ def figures(
     loss_split, confidence_split = _splits(state, reliability, mean, prior, total)
     confusions, pairs = _confusions(state, loss)
     groups = _groups(state)
-    return Score(
+    found = Score(
         rows=state.rows,
         cross_entropy=mean,
         bits=mean / math.log(2.0),
@@ -89,6 +91,7 @@ def figures(
         group_count=-1 if state.groups.bucketed else len(groups),
         worst=tuple(row.named(setup.classes) for row in state.worst.rows),
     )
+    return without_predictions(found) if setup.predictions == KIND else found
 
 
 def _mean(sums: ExactSums, weight: Fraction) -> float:
@@ -104,7 +107,7 @@ def _prior(state: "State", weight: Fraction) -> float:
     return abs(math.fsum((-mass[mass > 0] * np.log(share)).tolist())) / rounded(weight)
 
 
-def standard_error(state: "State", loss: Fraction, weight: Fraction) -> tuple[float, int]:
+def standard_error(state: "State | Paired", loss: Fraction, weight: Fraction) -> tuple[float, int]:
     """√(G/(G−1)·Σ_g (S_g − mean·W_g)²) / Σw over G clusters, from exact moments; and G."""
     scale = Fraction(1)
     if state.setup.group is None:

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from kosa.scoring import tokens
 from kosa.scoring.batch import Batch
 from kosa.scoring.classes import Classes
 from kosa.scoring.errors import InputError, InputTypeError
 from kosa.scoring.evaluate import clip_of, evaluate
 from kosa.scoring.kinds import Suspicion
 from kosa.scoring.result import Score
+from kosa.scoring.rows import Rows
 from kosa.scoring.setup import Setup
 from kosa.scoring.state import State
 
@@ -52,6 +54,12 @@ class Scorer:
 
     def update(self, batch: Batch) -> None:
         """Add a batch."""
+        rows = self.evaluate(batch)
+        assert self.state is not None
+        self.state.update(rows)
+
+    def evaluate(self, batch: Batch) -> Rows:
+        """The losses of a batch that fits those before; the state stays as it is."""
         shape = batch.predictions.shape
         width = shape[1] if len(shape) > 1 else 0
         if self.state is None:
@@ -64,22 +72,23 @@ class Scorer:
         if self._kind == "logits" and width and not self._force:
             self._suspicion.look(batch.predictions, batch.place)
         setup = self.state.setup
-        self.state.update(
-            evaluate(
-                self._kind,
-                batch,
-                self._classes,
-                setup.clip,
-                self._force,
-                top_k=bool(setup.top_k),
-                temperature=setup.temperature,
-            )
+        return evaluate(
+            self._kind,
+            batch,
+            self._classes,
+            setup.clip,
+            self._force,
+            top_k=bool(setup.top_k),
+            temperature=setup.temperature,
         )
 
     def _start(self, batch: Batch, width: int) -> None:
         """Learn the classes and the clip from the first batch."""
         self._width = width
-        self._classes = Classes.choose(width or 2, self._given, batch.carried, binary=not width)
+        if self._kind == tokens.KIND:
+            self._classes = Classes(tokens.CLASSES)
+        else:
+            self._classes = Classes.choose(width or 2, self._given, batch.carried, binary=not width)
         clip, clip_name = clip_of(batch.predictions.dtype)
         self.state = State(
             Setup(

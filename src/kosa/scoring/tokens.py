@@ -1,0 +1,383 @@
+"""Language models: tokens with their log-probability alone, a document a row, padding.
+
+Readers of such data are wrapped so that all behind them sees one token a row.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kosa.scoring import convert
+from kosa.scoring.batch import Batch
+from kosa.scoring.columns import Selection, Wanted
+from kosa.scoring.errors import InputError, Place
+from kosa.scoring.readers import Columns, Reader, rows_per_batch
+from kosa.scoring.result import Score, Split
+from kosa.scoring.rows import Rows
+
+KIND = "token_log_probs"
+CLASSES = ("token",)
+# Names of columns that a wrapper makes; no file has such.
+_TARGET, _WEIGHT, _DOCUMENT, _ID = (f"\0{name}" for name in ("target", "weight", "document", "id"))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How tokens lie in the data.
+
+    documents: a row is a document, and its columns hold a list with an entry for each token; always so where
+    the log-probabilities of tokens are lists.  padding: the target, or log-probability, of places that hold
+    no token; NaN is NaN, None a null, and "" says that every place holds one.  mask: the column that is 0 (or
+    false) at places that hold none.
+    """
+
+    documents: bool = False
+    padding: float | str | None = ""
+    mask: str | None = None
+
+    @classmethod
+    def of(cls, documents: bool, padding: str | float | None, mask: str | None) -> "Tokens":
+        """From what the user said: `padding` is a number, "nan" or "null", or None for none."""
+        if padding is None:
+            return cls(documents, "", mask)
+        if padding == "null":
+            return cls(documents, None, mask)
+        try:
+            return cls(documents, float(padding), mask)
+        except ValueError:
+            raise InputError(f"`padding` is {padding!r}, expected a number, nan or null") from None
+
+    @property
+    def pads(self) -> bool:
+        """Whether some places may hold no token."""
+        return self.padding != "" or self.mask is not None
+
+
+def wrap(reader: Reader, wanted: Wanted, tokens: Tokens) -> tuple[Reader, Wanted]:
+    """A reader of one token a row, and the columns to ask it for; the same two where rows are rows already."""
+    if wanted.kind != KIND and not tokens.documents and not tokens.pads:
+        return reader, wanted
+    for name, spec in (("mask", tokens.mask), (wanted.kind, wanted.predictions)):
+        if spec is not None and spec not in reader.names:
+            raise InputError(
+                f"{reader.name!r} has no column {spec!r} for `{name}`; name the one column of tokens"
+            )
+    alone = wanted.kind == KIND
+    documents = tokens.documents or (alone and _has_lists(reader, str(wanted.predictions)))
+    found = wanted if not alone else replace(wanted, target=_TARGET)
+    if tokens.pads and not documents:
+        found = replace(found, weight=_WEIGHT)
+    if documents:
+        found = replace(found, id=_ID, group=wanted.group or _DOCUMENT)
+    made = (DocumentReader if documents else TokenReader)(reader, wanted, tokens)
+    return made, found
+
+
+def _has_lists(reader: Reader, column: str) -> bool:
+    selection = Selection(KIND, (column,), (), None, None, None)
+    for columns, _ in reader.chunks(selection, 1):
+        return _is_list(columns[column])
+    return False
+
+
+def _is_list(column: Any) -> bool:
+    return column.ndim > 1 if isinstance(column, np.ndarray) else hasattr(column, "value_lengths")
+
+
+class TokenReader:
+    """One token a row: places without one get the weight 0, so that a row keeps its number."""
+
+    def __init__(self, reader: Reader, wanted: Wanted, tokens: Tokens) -> None:
+        self.reader, self.wanted, self.tokens = reader, wanted, tokens
+        self.name, self.size = reader.name, reader.size
+        self.names = [*reader.names, _TARGET, _WEIGHT, _DOCUMENT, _ID]
+        self.untyped = getattr(reader, "untyped", False)
+
+    def chunks(self, selection: Selection, rows: int | None) -> Iterator[tuple[Columns, float]]:
+        place = Place(self.name)
+        for columns, fraction in self.reader.chunks(self._inner(selection), rows):
+            found = dict(columns)
+            count = len(next(iter(columns.values())))
+            keep = self._kept(columns, selection, place)
+            if selection.kind == KIND:
+                (name,) = selection.predictions
+                values = _filled(columns[name], name, place, keep)
+                _check(values, keep, place, None)
+                found[name], found[_TARGET] = values, np.zeros(count, dtype=np.int64)
+            elif keep is not None:
+                found[selection.target[0]] = _filled_targets(columns[selection.target[0]], keep)
+            if keep is not None:
+                weight = np.ones(count) if self.wanted.weight is None else columns[self.wanted.weight]
+                found[_WEIGHT] = np.where(keep, _numbers(weight, _WEIGHT, place), 0.0)
+            yield found, fraction
+            place = place.after(count)
+
+    def _inner(self, selection: Selection) -> Selection:
+        """The columns to read; the mask goes with those that hold numbers."""
+        mask = () if self.tokens.mask is None else (("mask", self.tokens.mask),)
+        return replace(
+            selection,
+            target=() if selection.kind == KIND else selection.target,
+            weight=self.wanted.weight,
+            id=self.wanted.id,
+            group=self.wanted.group,
+            per=(*selection.per, *mask),
+        )
+
+    def _kept(self, columns: Columns, selection: Selection, place: Place) -> NDArray[np.bool_] | None:
+        """Which places hold a token; None where all do."""
+        if not self.tokens.pads:
+            return None
+        name = selection.predictions[0] if selection.kind == KIND else selection.target[0]
+        keep = _holds(columns[name], self.tokens.padding)
+        if self.tokens.mask is not None:
+            keep &= _numbers(columns[self.tokens.mask], self.tokens.mask, place) != 0
+        return keep
+
+
+class DocumentReader(TokenReader):
+    """A document a row: its lists laid end to end, less the places that hold no token.
+
+    A document's own weight and group go to each of its tokens; its units (bytes, words) to its first token,
+    so that they are counted once.
+    """
+
+    def chunks(self, selection: Selection, rows: int | None) -> Iterator[tuple[Columns, float]]:
+        inner = self._inner(selection)
+        first = next((columns for columns, _ in self.reader.chunks(inner, 1)), None)
+        if first is None:
+            return
+        numbers = max(1, _size(first[selection.predictions[0]]))
+        length = max(1, len(_flat(first[selection.predictions[0]], 1)[0]))
+        step = rows_per_batch(numbers) if rows is None else max(1, rows // length)
+        row = 0
+        for columns, fraction in self.reader.chunks(inner, step):
+            count = len(next(iter(columns.values())))
+            # CSV and JSON readers choose their own pieces, which may hold many long documents.
+            for start in range(0, count, step):
+                part = {name: column[start : start + step] for name, column in columns.items()}
+                yield self._flat(part, selection, Place(self.name, row + start)), fraction
+            row += count
+
+    def _flat(self, columns: Columns, selection: Selection, place: Place) -> Columns:
+        (name,) = selection.predictions
+        values, lengths = _flat(columns[name], _count(columns))
+        document = np.repeat(np.arange(len(lengths)), lengths)
+
+        def each(column: str) -> Any:
+            """A column's entries by token; one number a document goes to all of them."""
+            found = columns[column]
+            if not _is_list(found):
+                return _take(found, document)
+            entries, sizes = _flat(found, len(lengths))
+            if not np.array_equal(sizes, lengths):
+                row = int(np.argmax(sizes != lengths))
+                raise InputError(
+                    f"{place.row(row)}: column {column!r} has {sizes[row]} entries, {name!r} has {lengths[row]}; "
+                    "each token needs one of both"
+                )
+            return entries
+
+        flat: dict[str, Any] = {name: values}
+        if selection.kind != KIND:
+            flat[selection.target[0]] = each(selection.target[0])
+        if self.tokens.mask is not None:
+            flat[self.tokens.mask] = each(self.tokens.mask)
+        keep = self._kept(flat, selection, place)
+        chosen = np.arange(len(document)) if keep is None else np.flatnonzero(keep)
+        for column in (self.wanted.weight, self.wanted.group):
+            if column is not None:
+                flat[column] = each(column)
+        found = {column: _take(entries, chosen) for column, entries in flat.items()}
+        document = document[chosen]
+        starts = np.searchsorted(document, np.arange(len(lengths)))
+        if selection.kind == KIND:
+            numbers = _numbers(found[name], name, place)
+            _check(numbers, None, place, document)
+            found[name], found[_TARGET] = numbers, np.zeros(len(numbers), dtype=np.int64)
+        for unit, column in selection.per:
+            if _is_list(columns[column]):
+                found[column] = _take(each(column), chosen)
+            else:
+                found[column] = _to_first(_numbers(columns[column], unit, place), starts, document)
+        found[_DOCUMENT] = document + place.first
+        ids = None if self.wanted.id is None else columns[self.wanted.id]
+        found[_ID] = TokenIds(document, np.arange(len(document)) - starts[document], place.first, ids)
+        return found
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """Names of tokens, made when asked for: the document's name (its row without one) and the place in it."""
+
+    document: NDArray[Any]
+    place: NDArray[Any]
+    first: int
+    names: Any
+
+    def __len__(self) -> int:
+        return len(self.document)
+
+    def __getitem__(self, at: Any) -> "TokenIds | str":
+        if isinstance(at, slice):
+            return replace(self, document=self.document[at], place=self.place[at])
+        number = int(self.document[at])
+        found = self.first + number if self.names is None else self.names[number]
+        return f"{found.as_py() if hasattr(found, 'as_py') else found}:{self.place[at]}"
+
+
+def _count(columns: Columns) -> int:
+    return len(next(iter(columns.values())))
+
+
+def _flat(column: Any, count: int) -> tuple[Any, NDArray[np.int64]]:
+    """The entries of all lists, and how many each list has; a null list has none."""
+    if isinstance(column, np.ndarray):
+        if column.ndim < 2:
+            raise InputError(
+                "`documents`: a column of tokens holds lists, one a document; this one holds numbers"
+            )
+        return column.reshape(-1, *column.shape[2:]), np.full(len(column), column.shape[1], dtype=np.int64)
+    if not hasattr(column, "value_lengths"):
+        raise InputError(
+            f"`documents`: a column of tokens holds lists, one a document; this one holds {column.type}"
+        )
+    lengths = np.asarray(column.value_lengths().fill_null(0), dtype=np.int64)
+    return column.flatten(), lengths[:count]
+
+
+def _size(column: Any) -> int:
+    """Numbers in the first list, of lists of lists in all of them."""
+    if isinstance(column, np.ndarray):
+        return int(math.prod(column.shape[1:]))
+    found = column[:1]
+    while hasattr(found, "value_lengths"):
+        found = found.flatten()
+    return len(found)
+
+
+def _take(column: Any, index: NDArray[Any]) -> Any:
+    return column[index] if isinstance(column, np.ndarray) else column.take(_arrow_array(index))
+
+
+def _arrow_array(values: NDArray[Any]) -> Any:
+    import pyarrow
+
+    return pyarrow.array(values)
+
+
+def _to_first(values: NDArray[Any], starts: NDArray[Any], document: NDArray[Any]) -> NDArray[np.float64]:
+    """Each document's number at its first token; that of a document without tokens at the next one's."""
+    found = np.zeros(len(document))
+    if len(document):
+        np.add.at(found, np.minimum(starts, len(document) - 1), values)
+    return found
+
+
+def _holds(column: Any, padding: float | str | None) -> NDArray[np.bool_]:
+    """Where a column has something else than padding."""
+    if padding == "":
+        return np.ones(len(column), dtype=bool)
+    if isinstance(column, np.ndarray):
+        if padding is None:
+            return np.ones(len(column), dtype=bool)
+        return ~np.isnan(column) if padding != padding else column != padding
+    if padding is None:
+        found: NDArray[np.bool_] = column.is_valid().to_numpy(zero_copy_only=False)
+        return found
+    values = column.to_numpy(zero_copy_only=False)
+    # Nulls of integers become NaN here, and stay what they are: an error, for they are not this padding.
+    held = ~np.isnan(values.astype(np.float64)) if padding != padding else values != padding
+    return np.asarray(held | column.is_null().to_numpy(zero_copy_only=False))
+
+
+def _filled(column: Any, name: str, place: Place, keep: NDArray[np.bool_] | None) -> NDArray[Any]:
+    """Numbers with 0 at the places that do not count, whatever stands there."""
+    if keep is None:
+        return _numbers(column, name, place)
+    return _numbers(_filled_targets(column, keep), name, place)
+
+
+def _filled_targets(column: Any, keep: NDArray[np.bool_]) -> Any:
+    """Targets with a class that there is at the places that do not count."""
+    if isinstance(column, np.ndarray):
+        return np.where(keep, column, column.dtype.type(0))
+    import pyarrow.compute as pc
+
+    return pc.if_else(_arrow_array(keep), column, _zero(column.type))
+
+
+def _zero(kind: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.scalar("0" if pa.types.is_string(kind) or pa.types.is_large_string(kind) else 0).cast(kind)
+
+
+def _numbers(column: Any, name: str, place: Place) -> NDArray[Any]:
+    if isinstance(column, np.ndarray) and column.dtype.kind == "b":
+        return column.astype(np.float64)
+    if not isinstance(column, np.ndarray) and str(column.type) == "bool":
+        column = column.cast("float64")
+    return convert.scalars(column, name, place)
+
+
+def _check(
+    values: NDArray[Any], keep: NDArray[np.bool_] | None, place: Place, document: NDArray[Any] | None
+) -> None:
+    """Refuse what is no log-probability."""
+    bad = ~(values <= 0)
+    if keep is not None:
+        bad &= keep
+    if not bad.any():
+        return
+    at = int(np.argmax(bad))
+    value = float(values[at])
+    row = place.row(at)
+    if document is not None:
+        row = f"token {at - int(np.argmax(document == document[at]))} of {place.row(int(document[at]))}"
+    if math.isnan(value):
+        raise InputError(f"{row}: `{KIND}` hold NaN; where that marks padding, say so: `padding` nan")
+    raise InputError(
+        f"{row}: `{KIND}` hold {value:g}, but no log-probability is positive. Are these losses (then negate "
+        "them), probabilities or logits?"
+    )
+
+
+def evaluate_tokens(batch: Batch, clip: float) -> Rows:
+    """Losses of tokens of which nothing but their own log-probability is known."""
+    values = batch.predictions.astype(np.float64)
+    count = len(values)
+    loss = np.where(values == 0, 0.0, -values)
+    return Rows(
+        batch.first,
+        loss,
+        np.minimum(loss, -math.log(clip)),
+        np.zeros(count, dtype=np.int64),
+        np.full(count, -1, dtype=np.int64),
+        np.full(count, np.nan),
+    )
+
+
+def without_predictions(score: Score) -> Score:
+    """A score less the figures that need to know what was predicted: they would be of nothing."""
+    nan = math.nan
+    unknown = Split(score.cross_entropy, nan, nan, nan)
+    return replace(
+        score,
+        accuracy=nan,
+        brier=nan,
+        prior_cross_entropy=nan,
+        skill=nan,
+        calibration_error=nan,
+        bins=(),
+        loss_split=unknown,
+        confidence_split=replace(unknown, total=nan),
+        confusions=(),
+        confused_pairs=0,
+        classes=(),
+        groups=tuple(replace(entry, accuracy=nan) for entry in score.groups),
+    )
