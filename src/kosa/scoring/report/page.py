@@ -14,7 +14,7 @@ from kosa.scoring.report.tables import classes_section, confusions_section, grou
 from kosa.scoring.report.versus import versus_section
 from kosa.scoring.report.words import Lang, Speaker, check_lang
 from kosa.scoring.result import Score
-from kosa.scoring.terminal import write_whole
+from kosa.scoring.wholefile import write_whole
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
