@@ -37,7 +37,7 @@ def document(score: Score, *, lang: Lang = "en", title: str | None = None) -> st
 
 def write(score: Score, path: str | os.PathLike[str], *, lang: Lang = "en", title: str | None = None) -> None:
     """Write `document` to a file, whole or not at all."""
-    write_whole(Path(path), document(score, lang=lang, title=title))
+    write_whole(Path(path), document(score, lang=lang, title=title).encode())
 
 
 def fragment(score: Score, *, lang: Lang = "en", title: str | None = None) -> Markup:
