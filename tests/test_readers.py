@@ -298,7 +298,7 @@ def test_corrupt_page_of_a_parquet_file(tmp_path: Path) -> None:
     middle = column.data_page_offset + column.total_compressed_size // 2
     data[middle : middle + 40] = bytes(40)
     path.write_bytes(data)
-    refused("a.parquet' cannot be read as Parquet", path)
+    refused(r"a.parquet': row group 0 \(from 0; rows 0 to 499\) cannot be read as Parquet", path)
 
 
 @pytest.mark.parametrize(
@@ -434,7 +434,7 @@ def test_arrays_of_numpy_files_that_do_not_fit(tmp_path: Path) -> None:
 def test_paths_that_are_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     refused("is not a regular file; write the predictions to a file first", tmp_path / "pipe.csv")
-    refused("is a directory; name the files in it", tmp_path)
+    refused("is a directory without files of predictions", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.parquet"):
         kosa.score(tmp_path / "nowhere.parquet", "y", logits="z*")
 

@@ -1,11 +1,13 @@
 """`row_statistics` of checked arrays: chooses the kernel, and shares the rows out over the threads."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kosa.cpu import indices
 from kosa.cpu.engine import (
+    _NO_FLOATS,
     _NO_INDICES,
     Compute,
     Job,
@@ -16,11 +18,13 @@ from kosa.cpu.engine import (
     losses_worker,
     share_rows,
 )
-from kosa.cpu.layout import Array
+from kosa.cpu.layout import Array, bits
 from kosa.cpu.statistics import row_statistics_rows
 from kosa.cpu.statistics_across import LANES, row_statistics_across
+from kosa.loss import Options
 
 _FORMATS = (np.float64, np.float32, np.int16, np.uint16)  # the last two: float16 and bfloat16 as bits
+_KINDS = ("logits", "probs", "log_probs")
 _MOST_ACROSS = 4096  # classes: a tile of 4 MiB a thread
 
 
@@ -67,6 +71,40 @@ def row_statistics(job: Job, with_targets: bool) -> Statistics:
     )
 
 
+def column_statistics(kind: Any, columns: Sequence[Array], targets: Array) -> Statistics:
+    """`row_statistics` of K columns of N predictions each, of one dtype, wherever they lie, with N class indices."""
+    rows, classes, options = len(columns[0]), len(columns), Options(kind)
+    index = np.ascontiguousarray(targets, np.int64).view()
+    index.flags.writeable = False
+    if classes > _MOST_ACROSS:
+        together = np.stack(columns, axis=1)
+        return row_statistics(Job(together, 1, index, True, _NO_FLOATS, _NO_FLOATS, options, False), True)
+    indices.check(index, options.ignore_index, classes, _NO_FLOATS, _NO_FLOATS, (rows,))
+    flats = [bits(np.ascontiguousarray(column, column.dtype.newbyteorder("="))) for column in columns]
+    places = np.array([flat.ctypes.data for flat in flats])
+    lowest = int(places.argmin())
+    starts, rest = np.divmod(places - places[lowest], flats[0].itemsize)
+    if rest.any():  # not aligned to each other
+        flats = [flat.copy() for flat in flats]
+        return column_statistics(kind, [flat.view(columns[0].dtype) for flat in flats], targets)
+    # One span over all columns and whatever lies between them, which is never touched.
+    span = np.lib.stride_tricks.as_strided(flats[lowest], (int(starts.max()) + rows,), writeable=False)
+    xs = _by_format(span)
+    loss, lse, confidence, entropy, brier = (np.zeros(rows) for _ in range(5))
+    argmax = np.zeros(rows, np.int64)
+
+    def worker() -> Compute:
+        tile = np.empty(classes * LANES)
+        return lambda first, last: row_statistics_across(
+            xs, starts, 1, 0, _KINDS.index(kind), 0.0, 1.0, index, options.ignore_index, 1, first, last,
+            tile, loss, lse, argmax, confidence, entropy, brier,
+        )  # fmt: skip
+
+    with np.errstate(all="ignore"):
+        share_rows(rows, classes, worker)
+    return Statistics(loss, lse, argmax, confidence, entropy, brier, np.zeros(rows))
+
+
 def _worker(job: Job, plan: Plan, with_targets: bool, figures: tuple[Array, ...]) -> Compute:
     """Return what fills the figures of rows first..last−1, with scratch of its own."""
     options, classes = job.options, plan.classes
@@ -80,7 +118,7 @@ def _worker(job: Job, plan: Plan, with_targets: bool, figures: tuple[Array, ...]
         losses = losses_worker(job, plan, 1.0, loss, False, np.float64)
         loss = _empty(loss.dtype, True)
     index = job.targets if indexed else _NO_INDICES
-    kind = ("logits", "probs", "log_probs").index(options.kind)
+    kind = _KINDS.index(options.kind)
     transform = (0.0 if options.softcap is None else float(options.softcap), float(options.temperature))
     steps = plan.z.steps
     xs, ts = _by_format(plan.z.flat), _by_format(plan.t.flat)

@@ -14,8 +14,8 @@ from kosa.scoring.errors import Place
 class Batch:
     """Rows as they are read.
 
-    predictions: (N, K), or (N,) for a binary prediction.  targets: (N,) labels, (N, K) distributions, or
-        coded strings.
+    predictions: (N, K), perhaps as a `convert.Apart`, or (N,) for a binary prediction.
+    targets: (N,) labels, (N, K) distributions, or coded strings.
     weights: (N,) or None.  ids: N of anything, or None.  place: where the rows come from.  first: number of
     the first row in the whole data set.  fraction: of the data set's bytes read so far, NaN where that is not
     known.  group: (N,) names of groups, or None.  units: (N,) counts by unit.

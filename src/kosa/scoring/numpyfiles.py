@@ -4,7 +4,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from kosa.scoring.columns import Selection
 from kosa.scoring.errors import InputError, InputTypeError
 from kosa.scoring.readers import Columns, one_line, rows_per_batch, width
+
+_PIECE = 1 << 26  # bytes of a piece that one task scores
 
 
 @contextmanager
@@ -61,6 +63,9 @@ class NpyFile:
         with _reading(name, "NPY"):
             array = self._load(self._path)
         self.size = array.nbytes
+        count = len(array) if array.ndim else 0
+        step = max(1, _PIECE * count // max(1, array.nbytes))
+        self.pieces = [min(step, count - start) for start in range(0, count, step)]
         if array.dtype.names:
             self.names = list(array.dtype.names)
         else:
@@ -82,17 +87,18 @@ class NpyFile:
                 raise InputError(f"{self.name!r}: array {name!r} is a single value; expected one a row")
         return columns
 
-    def chunks(self, selection: Selection, rows: int | None) -> Iterator[tuple[Columns, float]]:
+    def chunks(
+        self, selection: Selection, rows: int | None, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[Columns, float]]:
         with _reading(self.name, "NPY"):
             columns = self._columns(selection)
             total = check_lengths({name: len(array) for name, array in columns.items()}, self.name)
+            stop = total if stop is None else min(stop, total)
             step = rows or rows_per_batch(width(columns, selection))
-            for start in range(0, total, step):
-                part = slice(start, start + step)
-                yield (
-                    {name: array[part] for name, array in self._columns(selection).items()},
-                    min(1.0, (start + step) / total),
-                )
+            for at in range(start, stop, step):
+                end = min(at + step, stop)
+                part = {name: array[at:end] for name, array in self._columns(selection).items()}
+                yield part, end / total
 
 
 class NpzFile:
@@ -107,8 +113,12 @@ class NpzFile:
             ]
 
     def chunks(self, selection: Selection, rows: int | None) -> Iterator[tuple[Columns, float]]:
-        with _reading(self.name, "NPZ"), zipfile.ZipFile(self.name) as file:
-            members = {name: _Member(file, name, self.name) for name in selection.all}
+        with _reading(self.name, "NPZ"), zipfile.ZipFile(self.name) as file, ExitStack() as opened:
+            # Members keep their archive open.
+            members = {
+                name: _Member(opened.enter_context(file.open(f"{name}.npy")), name, self.name)
+                for name in selection.all
+            }
             total = check_lengths({name: member.shape[0] for name, member in members.items()}, self.name)
             predictions = members[selection.predictions[0]].shape
             step = rows or rows_per_batch(
@@ -122,8 +132,8 @@ class NpzFile:
 class _Member:
     """One array of an NPZ file, read forward."""
 
-    def __init__(self, file: zipfile.ZipFile, name: str, source: str) -> None:
-        self._file: IO[bytes] = file.open(f"{name}.npy")
+    def __init__(self, file: IO[bytes], name: str, source: str) -> None:
+        self._file = file
         version = np.lib.format.read_magic(self._file)
         header = (
             np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

@@ -2,19 +2,30 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kosa.scoring import convert
+from kosa.scoring.ahead import ahead
 from kosa.scoring.batch import Batch
 from kosa.scoring.columns import Selection, Wanted, select
 from kosa.scoring.errors import InputError, InputTypeError, Place, listing
 from kosa.scoring.numpyfiles import ArrayTable, check_lengths
-from kosa.scoring.readers import Columns, Reader, open_file, require_arrow, rows_per_batch, width
+from kosa.scoring.readers import (
+    Columns,
+    Reader,
+    expand,
+    open_file,
+    require_arrow,
+    rows_per_batch,
+    width,
+)
 
 _ROLES = ("targets", "predictions", "weights", "ids")
 
@@ -38,9 +49,13 @@ def table_readers(source: Any) -> list[Reader] | None:
     if is_path(source):
         source = [source]
     if isinstance(source, list | tuple) and source and all(is_path(path) for path in source):
-        return [open_file(path) for path in source]
+        return [open_file(path) for path in expand(source)]
     if isinstance(source, Mapping):
         return [ArrayTable(source, "the mapping")]
+    if type(source).__module__.startswith("pyarrow") and hasattr(source, "scanner"):
+        from kosa.scoring.arrowfiles import ArrowDataset
+
+        return [ArrowDataset(source)]
     if hasattr(source, "__arrow_c_stream__") or hasattr(source, "__arrow_c_array__"):
         require_arrow(f"scoring a {type(source).__name__}")
         from kosa.scoring.arrowfiles import ArrowTable
@@ -49,52 +64,85 @@ def table_readers(source: Any) -> list[Reader] | None:
     return None
 
 
-def read_tables(readers: Sequence[Reader], wanted: Wanted, rows: int | None) -> Iterator[Batch]:
-    """The rows of all files, one after another; every file must have the first one's columns."""
-    selections = [select(wanted, reader.names, reader.name) for reader in readers]
-    for reader, selection in zip(readers, selections, strict=True):
-        if set(selection.all) != set(selections[0].all):
-            odd = sorted(set(selection.all) ^ set(selections[0].all))
+def selections(readers: Sequence[Reader], wanted: Wanted) -> Selection:
+    """The columns to read, in the first file's order, which is the order of the classes; every file must have them."""
+    found = [select(wanted, reader.names, reader.name) for reader in readers]
+    for reader, selection in zip(readers, found, strict=True):
+        if set(selection.all) != set(found[0].all):
+            odd = sorted(set(selection.all) ^ set(found[0].all))
             raise InputError(
                 f"{reader.name!r} and {readers[0].name!r} differ in these columns: {listing(odd)}"
             )
+    return found[0]
+
+
+def read_tables(
+    readers: Sequence[Reader], selection: Selection, rows: int | None, skip: int = 0
+) -> Generator[Batch, None, None]:
+    """The rows of all files but the first `skip`, one file after another."""
     size = sum(reader.size for reader in readers)
     before, first = 0, 0
     for reader in readers:
-        # The first file's order of columns is the order of the classes.
-        for batch in _read(reader, selections[0], rows, first):
-            fraction = (before + batch.fraction * reader.size) / size if size else math.nan
-            yield replace(batch, fraction=fraction)
-            first = batch.first + len(batch.predictions)
+        count = sum(getattr(reader, "pieces", ()))
+        if not count or first + count > skip:
+            count = 0
+            for batch in read_rows(reader, selection, rows, max(0, skip - first)):
+                count = batch.place.first + len(batch.predictions)
+                if len(batch.predictions):
+                    fraction = (before + batch.fraction * reader.size) / size if size else math.nan
+                    yield replace(batch, first=first + batch.first, fraction=fraction)
+        first += count
         before += reader.size
 
 
-def _read(reader: Reader, selection: Selection, rows: int | None, first: int) -> Iterator[Batch]:
-    place = Place(reader.name)
+def read_rows(
+    reader: Reader, selection: Selection, rows: int | None, start: int = 0, stop: int | None = None
+) -> Generator[Batch, None, None]:
+    """Rows start..stop−1 of one file, numbered within it, with the next ones read ahead.
+
+    Of a file that can only be read from its start, pieces before `start` give a batch of no rows: they count.
+    """
     untyped = getattr(reader, "untyped", False)
-    for columns, fraction in reader.chunks(selection, rows):
-        count = check_lengths({name: len(column) for name, column in columns.items()}, reader.name)
-        if not count:
-            continue
-        step = rows or rows_per_batch(width(columns, selection))
-        for start in range(0, count, step):
-            part = {name: column[start : start + step] for name, column in columns.items()}
-            batch = _assemble(part, selection, place, untyped)
-            yield replace(batch, first=first + place.first, fraction=fraction)
-            place = place.after(len(batch.predictions))
+    place = Place(reader.name)
+    if hasattr(reader, "pieces"):
+        place = place.after(start)
+        pieces = reader.chunks(selection, rows, start, stop)  # type: ignore[call-arg]
+    else:
+        pieces = reader.chunks(selection, rows)
+    with closing(ahead(pieces)) as chunks:
+        for columns, fraction in chunks:
+            count = check_lengths({name: len(column) for name, column in columns.items()}, reader.name)
+            if not count:
+                continue
+            step = rows or rows_per_batch(width(columns, selection))
+            begin = min(count, max(0, start - place.first))
+            place = place.after(begin)
+            for at in range(begin, max(count, begin + 1), step):
+                part = {name: column[at : at + step] for name, column in columns.items()}
+                batch = _assemble(part, selection, place, untyped)
+                yield replace(batch, first=place.first, fraction=fraction)
+                place = place.after(len(batch.predictions))
 
 
-def _assemble(columns: Columns, selection: Selection, place: Place, untyped: bool) -> Batch:
+def _assemble(
+    columns: Columns,
+    selection: Selection,
+    place: Place,
+    untyped: bool,
+) -> Batch:
     """A batch from the columns of its roles."""
 
     def numbers(names: tuple[str, ...]) -> NDArray[Any]:
         if len(names) == 1:
             return convert.numbers(columns[names[0]], names[0], place)
-        return convert.matrix([columns[name] for name in names], names, place)
+        apart = convert.matrix([columns[name] for name in names], names, place)
+        return cast("NDArray[Any]", apart)  # all that is done with predictions it does too
 
     target = selection.target
     targets = (
-        numbers(target) if len(target) > 1 else convert.labels(columns[target[0]], target[0], place, untyped)
+        np.asarray(numbers(target))
+        if len(target) > 1
+        else convert.labels(columns[target[0]], target[0], place, untyped)
     )
     weight = selection.weight
     return Batch(
@@ -105,11 +153,23 @@ def _assemble(columns: Columns, selection: Selection, place: Place, untyped: boo
         place=place,
         first=0,
         carried=selection.classes,
+        group=None
+        if selection.group is None
+        else convert.labels(columns[selection.group], selection.group, place),
+        units={unit: convert.scalars(columns[column], column, place) for unit, column in selection.per},
     )
 
 
 def read_arrays(
-    targets: Any, predictions: Any, weights: Any, ids: Any, rows: int | None, kind: str, first: int = 0
+    targets: Any,
+    predictions: Any,
+    weights: Any,
+    ids: Any,
+    rows: int | None,
+    kind: str,
+    first: int = 0,
+    group: Any = None,
+    units: Mapping[str, Any] | None = None,
 ) -> Iterator[Batch]:
     """Arrays in memory, a slice at a time; any leading axes are rows."""
     place = Place(first=first)
@@ -132,7 +192,8 @@ def read_arrays(
         array = array.reshape(-1, array.shape[-1])
     labels = labels.reshape(array.shape if soft else -1)
     count = len(array)
-    extras = {"weights": weights, "ids": ids}
+    extras = {"weights": weights, "ids": ids, "group": group}
+    extras |= {f"per {unit}": counts for unit, counts in (units or {}).items()}
     parts = {
         name: None if value is None else _array(value, name).reshape(-1) for name, value in extras.items()
     }
@@ -152,6 +213,12 @@ def read_arrays(
             if parts["weights"] is None
             else convert.numbers(parts["weights"][part], "weights", place),
             ids=None if parts["ids"] is None else parts["ids"][part],
+            group=None if parts["group"] is None else convert.code(parts["group"][part], place),
+            units={
+                name.removeprefix("per "): convert.numbers(counts[part], name, place)
+                for name, counts in parts.items()
+                if name.startswith("per ") and counts is not None
+            },
             place=place,
             first=first + start,
             fraction=min(1.0, (start + step) / count),
@@ -161,7 +228,10 @@ def read_arrays(
 def read_batches(
     batches: Iterable[Any], kind: str, named: Mapping[str, str], rows: int | None
 ) -> Iterator[Batch]:
-    """An iterable of (targets, predictions[, weights[, ids]]) tuples, or of dicts; `named` are keys by role."""
+    """An iterable of (targets, predictions[, weights[, ids]]) tuples, or of dicts; `named` are keys by role.
+
+    The roles are targets, predictions, weights, ids, group, and `per UNIT` for counts of a unit.
+    """
     first = 0
     keys = {"targets": "targets", "predictions": kind, "weights": "weights", "ids": "ids"} | dict(named)
     for number, item in enumerate(batches):
@@ -185,13 +255,21 @@ def read_batches(
                 f"batch {number} (from 0) is of type {type(item).__name__}; expected a dict or a tuple "
                 f"(targets, {kind}[, weights[, ids]])"
             )
-        for batch in read_arrays(parts[0], parts[1], parts[2], parts[3], rows, kind, first):
+        more = {role: item[name] for role, name in named.items() if role not in _ROLES}
+        group = more.pop("group", None)
+        units = {role.removeprefix("per "): counts for role, counts in more.items()}
+        for batch in read_arrays(parts[0], parts[1], parts[2], parts[3], rows, kind, first, group, units):
             yield replace(batch, fraction=math.nan)
             first = batch.first + len(batch.predictions)
 
 
 def _array(values: Any, name: str) -> NDArray[Any]:
     """As a NumPy array; what cannot be one is said."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        # NumPy has no bfloat16; float32 holds all its values.
+        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
     try:
         return np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
