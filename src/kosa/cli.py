@@ -1,7 +1,10 @@
-"""The command line: `kosa score`, `kosa explain`, `kosa bench`. Parses and prints; the work is elsewhere."""
+"""The command line: `kosa score`, `merge`, `explain`, `bench`. Parses and prints; the work is elsewhere."""
 
 import io
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 try:
     import click
@@ -81,6 +84,28 @@ def explain(
         sys.exit(2)
 
 
+def _shown(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of how figures are shown, which do not change what is kept."""
+    for option in (
+        click.option(
+            "--confidence",
+            type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+            default=0.95,
+            show_default=True,
+            help="Of the interval of the cross-entropy.",
+        ),
+        click.option(
+            "--bins",
+            default="15",
+            show_default=True,
+            metavar="N",
+            help="Bins of confidence; mass:N: of equal weight, not width.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @cli.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option(
@@ -95,6 +120,16 @@ def explain(
 @click.option("--force", is_flag=True, help="Score predictions that do not look like what you say they are.")
 @click.option("--json", "json_path", metavar="PATH", help="Write every figure as JSON; `-`: to stdout alone.")
 @click.option("--worst", type=click.IntRange(min=0), default=5, show_default=True, help="Worst rows to show.")
+@click.option("--group", metavar="COLUMN", help="Figures by group; the interval is over groups, not rows.")
+@click.option(
+    "--per",
+    multiple=True,
+    metavar="UNIT[=COLUMN|NUMBER]",
+    help="Loss and perplexity by UNIT (tokens, words, bytes): counts a row, or the total; alone: each row is one.",
+)
+@click.option("--top-k", metavar="K[,K…]", help="How often the target is among the K most probable classes.")
+@click.option("--temperature", is_flag=True, help="Look for the temperature of least loss.")
+@_shown
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
@@ -113,6 +148,12 @@ def score(
     force: bool,
     json_path: str | None,
     worst: int,
+    group: str | None,
+    per: tuple[str, ...],
+    top_k: str | None,
+    temperature: bool,
+    bins: str,
+    confidence: float,
     batch_size: int | None,
 ) -> None:
     """Cross-entropy, perplexity, accuracy and more of predictions in files, in bounded memory.
@@ -120,9 +161,9 @@ def score(
     The FILEs (Parquet, Arrow IPC, Feather, CSV, JSON Lines, NPY, NPZ) are one data set. COLUMNS are a glob
     (z*), a list (a,b,c), or one column of lists; one column of numbers is a binary prediction, for class 1.
     """
-    from kosa.scoring import InputError, terminal
+    from kosa.scoring import terminal
 
-    try:
+    with _errors():
         terminal.run_score(
             files,
             {
@@ -132,17 +173,100 @@ def score(
                 "log_probs": log_probs,
                 "weight": weight,
                 "id": id_column,
+                "group": group,
             },
             classes=classes,
             force=force,
             worst=worst,
             batch_size=batch_size,
             json_path=json_path,
+            per=_units(per, columns=True),
+            top_k=None if top_k is None else _whole_numbers(top_k),
+            temperature=temperature,
+            **_view(bins, confidence),
         )
+
+
+@cli.command()
+@click.argument("states", nargs=-1, required=True, metavar="STATE...")
+@click.option("-o", "--output", metavar="FILE", help="Keep the whole as one state.")
+@click.option("--json", "json_path", metavar="PATH", help="Write every figure as JSON; `-`: to stdout alone.")
+@click.option(
+    "--per", multiple=True, metavar="UNIT=NUMBER", help="Loss and perplexity by UNIT: its total number."
+)
+@_shown
+def merge(
+    states: tuple[str, ...],
+    output: str | None,
+    json_path: str | None,
+    per: tuple[str, ...],
+    bins: str,
+    confidence: float,
+) -> None:
+    """Figures of a whole data set from the STATEs of its parts.
+
+    The parts may be of one run or of several, whose rows then follow each other. Nothing is read but the states.
+    """
+    from kosa.scoring import merging
+
+    with _errors():
+        merging.run_merge(
+            states,
+            output=output,
+            json_path=json_path,
+            totals=_units(per, columns=False),
+            **_view(bins, confidence),
+        )
+
+
+def _view(bins: str, confidence: float) -> dict[str, Any]:
+    """How the figures are wanted: `15`, or `mass:15` for bins of equal weight."""
+    count = bins.removeprefix("mass:")
+    if not count.isdecimal():
+        raise click.UsageError(
+            f"`--bins` is {bins!r}; expected a whole number, or mass: and one, as in mass:15"
+        )
+    return {"bins": int(count), "equal_mass": count != bins, "confidence": confidence}
+
+
+def _units(per: tuple[str, ...], columns: bool) -> dict[str, Any]:
+    """UNIT, UNIT=NUMBER and, where there are columns, UNIT=COLUMN."""
+    found: dict[str, Any] = {}
+    for text in per:
+        unit, given, count = text.partition("=")
+        if not unit or unit in found or (given and not count):
+            raise click.UsageError(
+                f"`--per` {text!r}; expected each unit once, as UNIT=NUMBER, or UNIT alone"
+            )
+        try:
+            found[unit] = float(count) if given else None
+        except ValueError:
+            if not columns:
+                raise click.UsageError(f"`--per` {text!r}: {count!r} is no number") from None
+            found[unit] = count
+    return found
+
+
+def _whole_numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise click.UsageError(f"`--top-k` is {text!r}; expected whole numbers, as in 5 or 1,5,10") from None
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Errors of data and files as one line each."""
+    from kosa.scoring.errors import InputError
+
+    try:
+        yield
     except BrokenPipeError:
         raise
     except (InputError, OSError) as error:
-        raise click.UsageError(terminal.message(error)) from error
+        from kosa.scoring.output import message
+
+        raise click.UsageError(message(error)) from error
     except ModuleNotFoundError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:

@@ -1,39 +1,41 @@
 """Scoring of whole data sets: `kosa.score` and what it is made of."""
 
-from kosa.scoring.errors import InputError
-from kosa.scoring.result import (
-    Bin,
-    ClassScore,
-    ConfusionScore,
-    GroupScore,
-    LossBin,
-    Score,
-    Split,
-    TemperatureScore,
-    TopScore,
-    UnitScore,
-    WorstRow,
-)
-from kosa.scoring.rows import Rows
-from kosa.scoring.run import score
-from kosa.scoring.setup import Setup
-from kosa.scoring.state import State
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "Bin",
-    "ClassScore",
-    "ConfusionScore",
-    "GroupScore",
-    "InputError",
-    "LossBin",
-    "Rows",
-    "Score",
-    "Setup",
-    "Split",
-    "State",
-    "TemperatureScore",
-    "TopScore",
-    "UnitScore",
-    "WorstRow",
-    "score",
-]
+if TYPE_CHECKING:
+    from kosa.scoring.errors import InputError as InputError
+    from kosa.scoring.result import Score as Score
+    from kosa.scoring.rows import Rows as Rows
+    from kosa.scoring.run import score as score
+    from kosa.scoring.setup import Setup as Setup
+    from kosa.scoring.state import State as State
+
+_HOMES = {
+    "Bin": "result",
+    "ClassScore": "result",
+    "ConfusionScore": "result",
+    "GroupScore": "result",
+    "InputError": "errors",
+    "LossBin": "result",
+    "Rows": "rows",
+    "Score": "result",
+    "Setup": "setup",
+    "Split": "result",
+    "State": "state",
+    "TemperatureScore": "result",
+    "TopScore": "result",
+    "UnitScore": "result",
+    "WorstRow": "result",
+    "score": "run",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name where it lives, on first use: merging states needs no engine."""
+    if name in _HOMES:
+        value = getattr(import_module(f"kosa.scoring.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'kosa.scoring' has no attribute {name!r}")

@@ -1,19 +1,24 @@
 """`kosa.score`: the figures of a whole data set, streamed."""
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 from kosa.scoring.batch import Batch
-from kosa.scoring.classes import Classes
 from kosa.scoring.columns import Wanted
 from kosa.scoring.errors import InputError, InputTypeError
-from kosa.scoring.evaluate import clip_of, evaluate
-from kosa.scoring.kinds import Suspicion
 from kosa.scoring.result import Score
-from kosa.scoring.setup import Setup
-from kosa.scoring.sources import is_names, is_path, read_arrays, read_batches, read_tables, table_readers
-from kosa.scoring.state import State
+from kosa.scoring.scorer import Scorer, Units, top_k_of
+from kosa.scoring.sources import (
+    is_names,
+    is_path,
+    read_arrays,
+    read_batches,
+    read_tables,
+    selections,
+    table_readers,
+)
 
 
 def score(
@@ -29,6 +34,13 @@ def score(
     force: bool = False,
     worst: int = 5,
     batch_size: int | None = None,
+    group: Any = None,
+    per: Any = None,
+    top_k: int | Sequence[int] | None = None,
+    bins: int = 15,
+    equal_mass: bool = False,
+    confidence: float = 0.95,
+    temperature: bool = False,
     progress: Callable[[int, float], object] | None = None,
 ) -> Score:
     """Cross-entropy and its companions over a data set, in one pass and bounded memory, computed in float64.
@@ -55,6 +67,18 @@ def score(
         force: score rows that do not look like what they are said to be, as they are.
         worst: how many of the worst rows to keep.
         batch_size: rows worked on at a time; default: two million predictions, 8 MiB of float32.
+        group: column, array or key of one name a row (strings or integers). Each group gets its figures, and the
+            confidence interval is over groups: rows of one group may depend on each other. They need not stand
+            together.
+        per: units to give the loss by, besides rows: a name ("tokens") where every row is one, or a mapping from
+            names to a column, array or key of counts a row, or to the total number in the data set, as in
+            {"words": "n_words", "bytes": 1_290_590}.
+        top_k: one k or several: how often the target is among the k most probable classes.
+        bins: of the reliability diagram and the calibration error; a divisor of 8,400 where they are of equal
+            width.
+        equal_mass: bins of about equal weight.
+        confidence: of the interval of the cross-entropy.
+        temperature: look for the temperature of least loss; takes about as long again as the rest.
         progress: called after each batch with the rows so far and the fraction of the bytes read (NaN:
             unknown).
 
@@ -79,69 +103,42 @@ def score(
     for name, value, least in (("worst", worst, 0), ("batch_size", batch_size, 1)):
         if value is not None and value < least:
             raise InputError(f"`{name}` is {value}, expected {least} or more")
-    scorer = Scorer(kind, classes, force=force, worst=worst)
+    units = Units.of(per)
+    scorer = Scorer(
+        kind,
+        classes,
+        force=force,
+        worst=worst,
+        top_k=top_k_of(top_k),
+        group=None if group is None else group if isinstance(group, str) else "group",
+        per=tuple(units.counted),
+        temperature=temperature,
+    )
+    roles = Roles(target, predictions, weight, id, group, units.counted)
     # Closing the source at an error lets go of its files.
-    with closing(_batches(source, target, kind, predictions, weight, id, batch_size)) as batches:
+    with closing(_batches(source, kind, roles, batch_size)) as batches:
         for batch in batches:
             scorer.update(batch)
             if progress is not None:
                 progress(scorer.rows, batch.fraction)
-    return scorer.result()
+    return scorer.result(confidence=confidence, bins=bins, equal_mass=equal_mass, totals=units.totals)
 
 
-class Scorer:
-    """Checks batches against each other, evaluates them, and keeps their state."""
+@dataclass(frozen=True)
+class Roles:
+    """What of the source is what: columns, keys or arrays."""
 
-    def __init__(self, kind: str, classes: Sequence[str] | None, *, force: bool, worst: int) -> None:
-        self._kind = kind
-        self._given = classes
-        self._force = force
-        self._worst = worst
-        self._suspicion = Suspicion()
-        self._state: State | None = None
-        self._width = 0
+    target: Any
+    predictions: Any
+    weight: Any
+    id: Any
+    group: Any
+    units: Mapping[str, Any]
 
-    @property
-    def rows(self) -> int:
-        """Rows so far."""
-        return self._state.rows if self._state else 0
-
-    def update(self, batch: Batch) -> None:
-        """Add a batch."""
-        shape = batch.predictions.shape
-        width = shape[1] if len(shape) > 1 else 0
-        if self._state is None:
-            self._start(batch, width)
-        elif width != self._width:
-            raise InputError(
-                f"{batch.place.row(0)}: {width or 1} predictions in a row, {self._width or 1} in those before"
-            )
-        assert self._state is not None
-        if self._kind == "logits" and width and not self._force:
-            self._suspicion.look(batch.predictions, batch.place)
-        self._state.update(evaluate(self._kind, batch, self._classes, self._state.setup.clip, self._force))
-
-    def _start(self, batch: Batch, width: int) -> None:
-        """Learn the classes and the clip from the first batch."""
-        self._width = width
-        self._classes = Classes.choose(width or 2, self._given, batch.carried, binary=not width)
-        clip, clip_name = clip_of(batch.predictions.dtype)
-        self._state = State(
-            Setup(
-                self._classes.names,
-                self._kind,
-                weighted=batch.weights is not None,
-                clip=clip,
-                clip_name=clip_name,
-                worst=self._worst,
-            )
-        )
-
-    def result(self) -> Score:
-        """The figures of all batches."""
-        if self._state is None:
-            raise InputError("no rows: there is nothing to score")
-        return self._state.result()
+    def named(self) -> dict[str, Any]:
+        """What a user may name or leave out, as an error calls it."""
+        units = {f"per {unit}": counts for unit, counts in self.units.items()}
+        return {"weight": self.weight, "id": self.id, "group": self.group} | units
 
 
 def _said(**kinds: Any) -> tuple[str, Any]:
@@ -153,18 +150,26 @@ def _said(**kinds: Any) -> tuple[str, Any]:
     return next(iter(given.items()))
 
 
-def _batches(
-    source: Any, target: Any, kind: str, predictions: Any, weight: Any, id: Any, rows: int | None
-) -> Generator[Batch, None, None]:
+def _batches(source: Any, kind: str, roles: Roles, rows: int | None) -> Generator[Batch, None, None]:
     """The source's batches, by what it is."""
+    target, predictions = roles.target, roles.predictions
     if predictions is not True and not is_names(predictions):
         if is_path(source):
             raise InputTypeError(f'`{kind}`: a file\'s prediction columns are named, as in {kind}="z*"')
         if target is not None:
             raise InputTypeError("`target` names a column; with arrays the first argument is the targets")
-        yield from read_arrays(source, predictions, weight, id, rows, kind)
+        yield from read_arrays(
+            source,
+            predictions,
+            roles.weight,
+            roles.id,
+            rows,
+            kind,
+            group=roles.group,
+            units=roles.units,
+        )
         return
-    for name, value in (("weight", weight), ("id", id)):
+    for name, value in roles.named().items():
         if value is not None and not isinstance(value, str):
             raise InputTypeError(f"`{name}`: name a column or key; only arrays take an array")
     readers = table_readers(source)
@@ -173,14 +178,17 @@ def _batches(
             raise InputTypeError(f'`{kind}`: name the prediction columns, as in {kind}="z*"')
         if target is None:
             raise InputTypeError("`target`: name the column of the labels")
-        yield from read_tables(readers, Wanted(kind, predictions, target, weight, id), rows)
+        per = tuple(roles.units.items())
+        wanted = Wanted(kind, predictions, target, roles.weight, roles.id, roles.group, per)
+        yield from read_tables(readers, selections(readers, wanted), rows)
         return
     if not isinstance(source, Iterable):
         raise InputTypeError(
             f"cannot score a source of type {type(source).__name__}; expected files, a table, arrays or batches"
         )
-    roles = {"targets": target, "predictions": predictions, "weights": weight, "ids": id}
-    named = {role: name for role, name in roles.items() if name is not None and name is not True}
+    keys = {"targets": target, "predictions": predictions, "weights": roles.weight, "ids": roles.id}
+    keys |= {role: name for role, name in roles.named().items() if role not in ("weight", "id")}
+    named = {role: name for role, name in keys.items() if name is not None and name is not True}
     for name in named.values():
         if not isinstance(name, str):
             raise InputTypeError(f"batches of dicts have one key for each array, and {name!r} is none")

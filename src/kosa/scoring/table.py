@@ -5,59 +5,78 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from kosa.scoring.result import Score
+from kosa.scoring.result import ClassScore, GroupScore, Score
 
 _MOST_CLASSES = 10
+_MOST_CONFUSIONS = 5
+
+_NAMES = ("class", "group", "row or id", "label", "predicted")
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 
 def figures(score: Score) -> list[tuple[str, str]]:
     """Each figure's name and value, as shown."""
-    perplexity = _number(score.perplexity)
-    if math.isinf(score.perplexity) and math.isfinite(score.log_perplexity):
-        perplexity += f" (exp {_number(score.log_perplexity)} overflows)"
-    return [
+    over = "rows" if score.interval_over == "rows" else f"groups of {score.interval_over}"
+    split = score.loss_split
+    found = [
         ("rows", f"{score.rows:,}"),
         ("weight Σw", _number(score.weight)),
         ("cross-entropy", f"{_number(score.cross_entropy)} nats"),
-        ("its standard error", f"{_number(score.standard_error)} nats"),
+        ("its standard error", f"{_number(score.standard_error)} nats, over {score.clusters:,} {over}"),
+        (f"{100 * score.confidence:g} % interval", f"{_number(score.low)} to {_number(score.high)} nats"),
         ("bits", _number(score.bits)),
-        ("perplexity", perplexity),
-        ("accuracy", _percent(score.accuracy)),
+        ("perplexity", _perplexity(score.perplexity, score.log_perplexity)),
+    ]
+    for unit in score.per:
+        perplexity = _perplexity(unit.perplexity, unit.cross_entropy)
+        value = f"{_number(unit.cross_entropy)} nats, {_number(unit.bits)} bits, perplexity {perplexity}"
+        found.append((f"by {unit.unit}, of {_number(unit.units)}", value))
+    found.append(("accuracy", _percent(score.accuracy)))
+    found += [(f"target among the first {top.k}", _percent(top.accuracy)) for top in score.top]
+    found += [
         ("entropy of the targets", f"{_number(score.target_entropy)} nats"),
         ("KL divergence", f"{_number(score.kl_divergence)} nats"),
         ("cross-entropy of the class prior", f"{_number(score.prior_cross_entropy)} nats"),
         ("skill against it", _percent(score.skill)),
+        ("miscalibration, that is + to it", f"{_number(split.miscalibration)} nats"),
+        ("discrimination, that is − to it", f"{_number(split.discrimination)} nats"),
+        ("Brier score", _number(score.brier)),
+        (f"calibration error, {len(score.bins)} bins of confidence", _percent(score.calibration_error)),
+    ]
+    if score.temperature is not None:
+        best = score.temperature
+        edge = ", where the range ends" if best.at_edge else ""
+        value = f"{_number(best.temperature)}{edge}, gaining {_number(best.gain)} nats"
+        found.append(("temperature of least loss", value))
+    found += [
         ("rows with p = 0 at the target", f"{score.zero_probability_rows:,}"),
         (
             f"cross-entropy, p clipped at {score.clip_name} = {score.clip:.3g}",
             f"{_number(score.clipped_cross_entropy)} nats",
         ),
     ]
+    return found
+
+
+def _perplexity(value: float, logarithm: float) -> str:
+    if math.isinf(value) and math.isfinite(logarithm):
+        return f"{_number(value)} (exp {_number(logarithm)} overflows)"
+    return _number(value)
 
 
 def tables(score: Score) -> list[Table]:
     """Title, columns and rows of the tables below the figures; of many classes only the worst are shown."""
-    seen = [entry for entry in score.classes if entry.rows]
-    if len(seen) > _MOST_CLASSES:
-        shown = sorted(seen, key=lambda entry: -_rank(entry.cross_entropy))[:_MOST_CLASSES]
-        title = f"Classes: the worst {_MOST_CLASSES} of {len(score.classes):,}"
-    else:
-        shown, title = seen, "Classes"
-        if len(seen) < len(score.classes):
-            title = f"Classes: the {len(seen)} of {len(score.classes):,} that have rows"
-    classes = [
-        [
-            entry.name,
-            f"{entry.rows:,}",
-            _number(entry.weight),
-            _number(entry.cross_entropy),
-            _percent(entry.accuracy),
+    found = [_parts("Classes", "class", score.classes)]
+    if score.groups:
+        found.append(_parts(f"Groups of {score.group}", "group", score.groups))
+    if score.confusions:
+        confusions = [
+            [entry.label, entry.predicted, f"{entry.rows:,}", _number(entry.loss), _percent(entry.share)]
+            for entry in score.confusions[:_MOST_CONFUSIONS]
         ]
-        for entry in shown
-    ]
-    found: list[Table] = [(title, ("class", "rows", "weight", "loss (nats)", "accuracy"), classes)]
+        title = f"Confusions: the {len(confusions)} of {score.confused_pairs:,} that cost the most"
+        found.append((title, ("label", "predicted", "rows", "loss (nats)", "of the loss"), confusions))
     if score.worst:
         worst = [
             [str(row.id), row.label, _number(row.loss), str(row.predicted), _number(row.probability)]
@@ -67,6 +86,28 @@ def tables(score: Score) -> list[Table]:
             ("Worst rows", ("row or id", "label", "loss (nats)", "predicted", "with probability"), worst)
         )
     return found
+
+
+def _parts(title: str, kind: str, entries: Sequence[ClassScore] | Sequence[GroupScore]) -> Table:
+    """Classes or groups; of many only the worst."""
+    seen = [entry for entry in entries if entry.rows]
+    shown = seen
+    if len(seen) > _MOST_CLASSES:
+        shown = sorted(seen, key=lambda entry: -_rank(entry.cross_entropy))[:_MOST_CLASSES]
+        title += f": the worst {_MOST_CLASSES} of {len(entries):,}"
+    elif len(seen) < len(entries):
+        title += f": the {len(seen)} of {len(entries):,} that have rows"
+    rows = [
+        [
+            entry.name,
+            f"{entry.rows:,}",
+            _number(entry.weight),
+            _number(entry.cross_entropy),
+            _percent(entry.accuracy),
+        ]
+        for entry in shown
+    ]
+    return title, (kind, "rows", "weight", "loss (nats)", "accuracy"), rows
 
 
 def text(score: Score) -> str:
@@ -92,9 +133,7 @@ def rich_view(score: Score) -> Any:
     for title, heads, rows in tables(score):
         view = RichTable(title=title, title_justify="left")
         for head in heads:
-            view.add_column(
-                head, justify="left" if head in ("class", "row or id", "label", "predicted") else "right"
-            )
+            view.add_column(head, justify="left" if head in _NAMES else "right")
         for row in rows:
             view.add_row(*(Text(cell) for cell in row))
         views.append(view)

@@ -1,0 +1,52 @@
+"""`kosa merge`: states of parts of a data set to the figures of the whole; needs neither an engine nor a reader."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kosa.scoring.errors import InputError
+from kosa.scoring.output import check_json, check_writable, show
+from kosa.scoring.state import State
+from kosa.scoring.statefile import parse
+
+
+def run_merge(paths: Sequence[str], *, output: str | None, json_path: str | None, **shown: Any) -> None:
+    """Append states in the order given, print their figures, and keep them as one state where `output` says.
+
+    `shown` are arguments of `State.result`. Raises InputError or OSError, whose text is one line for the user.
+    """
+    check_json(json_path)
+    if output is not None:
+        check_writable(Path(output))
+    digests: dict[str, str] = {}
+    whole: State | None = None
+    for path in paths:
+        content = Path(path).read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        if digest in digests:
+            raise InputError(
+                f"{path!r} and {digests[digest]!r} are the same state: its rows would be counted twice"
+            )
+        digests[digest] = path
+        state = parse(content, path)
+        if whole is None:
+            whole = state
+            continue
+        try:
+            _append(whole, state)
+        except InputError as error:
+            raise InputError(f"{path!r} and {paths[0]!r}: {error}") from error
+    assert whole is not None
+    result = whole.result(**shown)
+    if output is not None:
+        whole.notes = {}
+        whole.save(output)
+    show(result, json_path)
+
+
+def _append(whole: State, state: State) -> None:
+    """Add what comes after. Two runs of their own both begin with row 0; pieces of one run keep their numbers."""
+    if state.ranges and whole.ranges and state.ranges[0][0] == whole.ranges[0][0] == 0:
+        state = state.shifted(whole.ranges[-1][1])
+    whole.merge(state)

@@ -1,0 +1,70 @@
+"""How the command line shows a score and its errors; JSON is written whole or not at all."""
+
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from kosa.scoring.errors import InputError
+from kosa.scoring.result import Score
+from kosa.scoring.wholefile import write_whole
+
+_FILE_WIDTH = 110  # of the table, where the output is a file and has no width of its own
+
+
+def check_json(json_path: str | None) -> None:
+    """Say before the work that its JSON could not be written."""
+    if json_path is not None and json_path != "-":
+        check_writable(Path(json_path))
+
+
+def show(result: Score, json_path: str | None) -> None:
+    """Print the table, or the JSON alone for `-`; write the JSON where a path says."""
+    to_stdout = json_path == "-"
+    if json_path is not None and not to_stdout:
+        write_whole(Path(json_path), (result.to_json() + "\n").encode())
+    if to_stdout:
+        # A console that is not UTF-8 would turn names into what is no JSON: \uXXXX says the same everywhere.
+        utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+        sys.stdout.write(result.to_json(ascii_only=not utf8) + "\n")
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _FILE_WIDTH
+    console.print(result)
+
+
+def message(error: Exception) -> str:
+    """An error as one line for the user, who typed options where Python has arguments."""
+    if isinstance(error, InputError):
+        text = " ".join(str(error).split())
+        for name in ("log_probs", "batch_size", "top_k"):
+            text = text.replace(f"`{name}`", f"`--{name.replace('_', '-')}`")
+        for name in (
+            "logits",
+            "probs",
+            "target",
+            "weight",
+            "classes",
+            "force",
+            "group",
+            "per",
+            "bins",
+            "confidence",
+        ):
+            text = text.replace(f"`{name}`", f"`--{name}`")
+        return text
+    if isinstance(error, OSError) and error.filename:
+        return f"cannot read or write {error.filename!r}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+def check_writable(path: Path) -> None:
+    """Say before the work that its result could not be written."""
+    if path.is_dir():
+        raise InputError(f"cannot write {str(path)!r}: it is a directory")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {str(path)!r}: there is no directory {str(path.parent)!r}")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"cannot write {str(path)!r}: no permission to write into {str(path.parent)!r}")
