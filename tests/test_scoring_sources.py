@@ -60,7 +60,7 @@ def test_ids_of_any_type_name_the_worst_rows() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({}, "expected exactly one of `logits`, `probs` and `log_probs`, came none"),
+        ({}, "expected exactly one of `logits`, `probs`, `log_probs` and `token_log_probs`, came none"),
         ({"logits": LOGITS, "probs": PROBS}, "came `logits`, `probs`"),
         ({"logits": LOGITS, "target": "y"}, "`target` names a column"),
     ],

@@ -1,7 +1,8 @@
 """A against B: two sets of predictions for the same rows, compared row by row."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +19,10 @@ from kosa.scoring.groups import Groups
 from kosa.scoring.interval import t_quantile
 from kosa.scoring.result import Score
 from kosa.scoring.rows import Rows
+from kosa.scoring.scorer import Scorer
 from kosa.scoring.setup import Setup
 from kosa.scoring.tables import Tally
+from kosa.scoring.tokens import TokenIds
 
 _SLACK = 1e-6  # by which soft targets may differ: one file may hold them as float32
 
@@ -75,6 +78,40 @@ def part(batch: Batch, start: int, stop: int | None = None) -> Batch:
 
 def _coded(column: Coded, rows: slice) -> Coded:
     return replace(column, codes=column.codes[rows])
+
+
+def compare(
+    ours: Generator[Batch, None, None],
+    theirs: Generator[Batch, None, None],
+    a: Scorer,
+    b: Scorer,
+    name: str,
+    view: Mapping[str, Any],
+    progress: Callable[[int, float], object] | None,
+) -> Score:
+    """The figures of A, which hold its comparison with B; the batches of both are read in step."""
+    paired: Paired | None = None
+    with closing(ours), closing(theirs):
+        for left, right in in_step(ours, theirs):
+            if right.weights is not None:
+                _require_same_padding(left, right)
+            # Weights, groups and units are A's: they say how rows count, not what was predicted.
+            right = replace(right, weights=left.weights, group=left.group, units=left.units)
+            rows, others = a.evaluate(left), b.evaluate(right)
+            assert a.state is not None
+            assert b.state is not None
+            a.state.update(rows)
+            b.state.update(others)
+            if paired is None:
+                paired = Paired(a.state.setup)
+            paired.update(
+                Evaluated(left, rows, a.state.setup.classes), Evaluated(right, others, b.state.setup.classes)
+            )
+            if progress is not None:
+                progress(a.rows, left.fraction)
+    found = a.result(**view)
+    assert paired is not None
+    return replace(found, against=paired.result(name, b.result(**view), view["confidence"]))
 
 
 class Paired:
@@ -185,9 +222,24 @@ def _pairs(
     )
 
 
+def _require_same_padding(ours: Batch, theirs: Batch) -> None:
+    """A token of A that B holds for padding would be compared with nothing."""
+    bad = theirs.weights == 0 if theirs.weights is not None else np.zeros(0, dtype=bool)
+    if ours.weights is not None:
+        bad = bad & (ours.weights > 0)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InputError(
+            f"{ours.place.row(row)} holds a token, but {theirs.place.row(row)} is padding; `against` compares "
+            "the same rows in the same order"
+        )
+
+
 def _require_same_ids(ours: Batch, theirs: Batch) -> None:
     """Compare the ids, where both sides have them."""
     if ours.ids is None or theirs.ids is None:
+        return
+    if isinstance(ours.ids, TokenIds) and isinstance(theirs.ids, TokenIds) and ours.ids.same(theirs.ids):
         return
     here, there = _list(ours.ids), _list(theirs.ids)
     if here == there:
@@ -200,8 +252,10 @@ def _require_same_ids(ours: Batch, theirs: Batch) -> None:
 
 
 def _list(ids: Any) -> list[Any]:
-    found = ids.tolist() if hasattr(ids, "tolist") else list(ids)
-    return [value.as_py() if hasattr(value, "as_py") else value for value in found]
+    if isinstance(ids, TokenIds):
+        return [ids[at] for at in range(len(ids))]
+    found: list[Any] = ids.tolist()
+    return found
 
 
 def _require_same_targets(ours: Evaluated, theirs: Evaluated) -> None:

@@ -2,9 +2,13 @@
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
+import numpy as np
+
+from kosa.scoring import tokens
 from kosa.scoring.batch import Batch
 from kosa.scoring.columns import Wanted
 from kosa.scoring.errors import InputError, InputTypeError
@@ -28,6 +32,7 @@ def score(
     logits: Any = None,
     probs: Any = None,
     log_probs: Any = None,
+    token_log_probs: Any = None,
     weight: Any = None,
     id: Any = None,
     classes: Sequence[str] | None = None,
@@ -41,12 +46,17 @@ def score(
     equal_mass: bool = False,
     confidence: float = 0.95,
     temperature: bool = False,
+    documents: bool = False,
+    padding: float | str | None = None,
+    mask: Any = None,
+    against: Any = None,
+    against_columns: Mapping[str, Any] | None = None,
     progress: Callable[[int, float], object] | None = None,
 ) -> Score:
     """Cross-entropy and its companions over a data set, in one pass and bounded memory, computed in float64.
 
-    Say what the predictions are: give exactly one of `logits`, `probs` and `log_probs`. The sums are exact,
-    so the result is the same to the last bit for any batch size and split, and any order of the rows.
+    Say what the predictions are: give exactly one of `logits`, `probs`, `log_probs` and `token_log_probs`. The
+    sums are exact, so the result is the same to the last bit for any batch size and split, and any order of the rows.
 
     Args:
         source: a path or a list of paths, together one data set (Parquet, Arrow IPC file or stream, Feather,
@@ -59,6 +69,10 @@ def score(
             of strings), or one column of lists. A single column of numbers is a binary prediction, for class
             1. For arrays: the (N, K) array, or (N,) for binary. For batches: True, or the key where they are
             dicts.
+        token_log_probs: the log-probability that a language model gave each token of a text, and nothing else: a
+            column of numbers, one token a row; or of lists, one document a row (its tokens are a group, unless
+            `group` says otherwise). No target. For arrays: True, and the (N,) or (documents, tokens) array is the
+            source.
         weight: column, array or key (default "weights") of one weight a row, finite and not negative.
         id: column, array or key (default "ids") that names the worst rows; without it their number does.
         classes: the names of the classes in the order of the predictions; default: the columns' names less
@@ -79,6 +93,14 @@ def score(
         equal_mass: bins of about equal weight.
         confidence: of the interval of the cross-entropy.
         temperature: look for the temperature of least loss; takes about as long again as the rest.
+        documents: a row is a document: each column holds a list with one entry a token, the predictions a list of
+            lists.
+        padding: a place with this target (with `token_log_probs`: with this value) holds no token; "null" and
+            "nan" are such.
+        mask: column (array) that is 0 where a place holds no token.
+        against: other predictions of the same rows in the same order, compared row by row: files or a table as
+            `source` is; for arrays the other array. The result's `against` says which is better, and where.
+        against_columns: the prediction columns of `against`, if other than those of `source`: {"probs": "p*"}.
         progress: called after each batch with the rows so far and the fraction of the bytes read (NaN:
             unknown).
 
@@ -99,29 +121,82 @@ def score(
         >>> round(result.cross_entropy, 4), result.accuracy
         (0.4581, 1.0)
     """
-    kind, predictions = _said(logits=logits, probs=probs, log_probs=log_probs)
+    kinds = {"logits": logits, "probs": probs, "log_probs": log_probs, tokens.KIND: token_log_probs}
+    kind, predictions = _said(kinds)
     for name, value, least in (("worst", worst, 0), ("batch_size", batch_size, 1)):
         if value is not None and value < least:
             raise InputError(f"`{name}` is {value}, expected {least} or more")
     units = Units.of(per)
-    scorer = Scorer(
-        kind,
-        classes,
-        force=force,
-        worst=worst,
-        top_k=top_k_of(top_k),
-        group=None if group is None else group if isinstance(group, str) else "group",
-        per=tuple(units.counted),
-        temperature=temperature,
-    )
     roles = Roles(target, predictions, weight, id, group, units.counted)
+    layout = tokens.Tokens.of(documents, padding, mask)
+    found_group, ours = _open(source, kind, roles, batch_size, layout)
+
+    def scorer(kind: str) -> Scorer:
+        return Scorer(
+            kind,
+            classes,
+            force=force,
+            worst=worst,
+            top_k=top_k_of(top_k),
+            group=found_group,
+            per=tuple(units.counted),
+            temperature=temperature,
+        )
+
+    view: dict[str, Any] = {
+        "confidence": confidence,
+        "bins": bins,
+        "equal_mass": equal_mass,
+        "totals": units.totals,
+    }
+    if against is None:
+        return stream(ours, scorer(kind), view, progress)
+    other, columns = _other(kind, roles, against, against_columns)
+    rows_of = source if not is_names(predictions) and predictions is not True else against
+    _, theirs = _open(rows_of, other, replace(columns, weight=None, group=None, units={}), batch_size, layout)
+    from kosa.scoring.against import compare
+
+    return compare(ours, theirs, scorer(kind), scorer(other), _name(against), view, progress)
+
+
+def stream(
+    batches: Generator[Batch, None, None],
+    scorer: Scorer,
+    view: Mapping[str, Any],
+    progress: Callable[[int, float], object] | None,
+) -> Score:
+    """Add all batches; `view` is how the result is wanted."""
     # Closing the source at an error lets go of its files.
-    with closing(_batches(source, kind, roles, batch_size)) as batches:
+    with closing(batches):
         for batch in batches:
             scorer.update(batch)
             if progress is not None:
                 progress(scorer.rows, batch.fraction)
-    return scorer.result(confidence=confidence, bins=bins, equal_mass=equal_mass, totals=units.totals)
+    return scorer.result(**view)
+
+
+def _other(kind: str, roles: "Roles", against: Any, columns: Mapping[str, Any] | None) -> tuple[str, "Roles"]:
+    """Kind and roles of what A is compared with."""
+    if roles.predictions is True:
+        raise InputTypeError("`against` needs files, tables or arrays; batches have one kind of predictions")
+    if not is_names(roles.predictions):
+        if columns is not None:
+            raise InputTypeError("`against_columns` names columns; with arrays `against` is the other array")
+        return kind, replace(roles, predictions=against)
+    if columns is None:
+        return kind, roles
+    other, predictions = _said({name: columns.get(name) for name in (*columns, *_KINDS)})
+    if other not in _KINDS:
+        raise InputTypeError(f"`against_columns` names {other!r}; expected one of {', '.join(_KINDS)}")
+    return other, replace(roles, predictions=predictions)
+
+
+def _name(against: Any) -> str:
+    """What B is called."""
+    paths = [against] if is_path(against) else against
+    if isinstance(paths, list | tuple) and len(paths) == 1 and is_path(paths[0]):
+        return PurePath(paths[0]).name
+    return "B"
 
 
 @dataclass(frozen=True)
@@ -141,34 +216,37 @@ class Roles:
         return {"weight": self.weight, "id": self.id, "group": self.group} | units
 
 
-def _said(**kinds: Any) -> tuple[str, Any]:
+_KINDS = ("logits", "probs", "log_probs", tokens.KIND)
+
+
+def _said(kinds: Mapping[str, Any]) -> tuple[str, Any]:
     """The one kind of predictions that was given."""
     given = {kind: value for kind, value in kinds.items() if value is not None and value is not False}
     if len(given) != 1:
         came = ", ".join(f"`{kind}`" for kind in given) or "none"
-        raise InputTypeError(f"expected exactly one of `logits`, `probs` and `log_probs`, came {came}")
+        raise InputTypeError(
+            f"expected exactly one of `logits`, `probs`, `log_probs` and `token_log_probs`, came {came}"
+        )
     return next(iter(given.items()))
 
 
-def _batches(source: Any, kind: str, roles: Roles, rows: int | None) -> Generator[Batch, None, None]:
-    """The source's batches, by what it is."""
+def _open(
+    source: Any, kind: str, roles: "Roles", rows: int | None, layout: "tokens.Tokens"
+) -> tuple[str | None, Generator[Batch, None, None]]:
+    """The name of the groups, and the source's batches, by what it is."""
+    if kind == tokens.KIND and not is_names(roles.predictions):
+        source, roles, layout = _token_table(source, roles, layout)
     target, predictions = roles.target, roles.predictions
+    group = roles.group if roles.group is None or isinstance(roles.group, str) else "group"
     if predictions is not True and not is_names(predictions):
         if is_path(source):
             raise InputTypeError(f'`{kind}`: a file\'s prediction columns are named, as in {kind}="z*"')
         if target is not None:
             raise InputTypeError("`target` names a column; with arrays the first argument is the targets")
-        yield from read_arrays(
-            source,
-            predictions,
-            roles.weight,
-            roles.id,
-            rows,
-            kind,
-            group=roles.group,
-            units=roles.units,
-        )
-        return
+        if layout != tokens.Tokens():
+            raise InputTypeError("`documents`, `padding` and `mask` are of files and tables with columns")
+        more = {"group": roles.group, "units": roles.units}
+        return group, read_arrays(source, predictions, roles.weight, roles.id, rows, kind, **more)
     for name, value in roles.named().items():
         if value is not None and not isinstance(value, str):
             raise InputTypeError(f"`{name}`: name a column or key; only arrays take an array")
@@ -176,12 +254,12 @@ def _batches(source: Any, kind: str, roles: Roles, rows: int | None) -> Generato
     if readers is not None:
         if predictions is True:
             raise InputTypeError(f'`{kind}`: name the prediction columns, as in {kind}="z*"')
-        if target is None:
+        if target is None and kind != tokens.KIND:
             raise InputTypeError("`target`: name the column of the labels")
         per = tuple(roles.units.items())
-        wanted = Wanted(kind, predictions, target, roles.weight, roles.id, roles.group, per)
-        yield from read_tables(readers, selections(readers, wanted), rows)
-        return
+        wanted = Wanted(kind, predictions, target or "", roles.weight, roles.id, roles.group, per)
+        readers, wanted = tokens.wrap(readers, wanted, layout)
+        return wanted.group, read_tables(readers, selections(readers, wanted), rows)
     if not isinstance(source, Iterable):
         raise InputTypeError(
             f"cannot score a source of type {type(source).__name__}; expected files, a table, arrays or batches"
@@ -192,4 +270,17 @@ def _batches(source: Any, kind: str, roles: Roles, rows: int | None) -> Generato
     for name in named.values():
         if not isinstance(name, str):
             raise InputTypeError(f"batches of dicts have one key for each array, and {name!r} is none")
-    yield from read_batches(source, kind, named, rows)
+    return group, read_batches(source, kind, named, rows)
+
+
+def _token_table(
+    source: Any, roles: "Roles", layout: "tokens.Tokens"
+) -> tuple[dict[str, Any], "Roles", "tokens.Tokens"]:
+    """Arrays of log-probabilities of tokens as a table: then they are read as a file's columns are."""
+    array = source if roles.predictions is True else roles.predictions
+    columns = {tokens.KIND: array, **roles.named(), "mask": layout.mask}
+    table = {name: np.asarray(value) for name, value in columns.items() if value is not None}
+    known = {name: name if name in table else None for name in ("weight", "id", "group")}
+    units = {unit: f"per {unit}" for unit in roles.units}
+    roles = replace(roles, target=None, predictions=tokens.KIND, units=units, **known)
+    return table, roles, replace(layout, mask="mask" if "mask" in table else None)

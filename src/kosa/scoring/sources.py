@@ -3,7 +3,7 @@
 import math
 import os
 import sys
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, cast
@@ -156,7 +156,7 @@ def _assemble(
         group=None
         if selection.group is None
         else convert.labels(columns[selection.group], selection.group, place),
-        units={unit: convert.scalars(columns[column], column, place) for unit, column in selection.per},
+        units={unit: convert.counts(columns[column], unit, place) for unit, column in selection.per},
     )
 
 
@@ -170,7 +170,7 @@ def read_arrays(
     first: int = 0,
     group: Any = None,
     units: Mapping[str, Any] | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Arrays in memory, a slice at a time; any leading axes are rows."""
     place = Place(first=first)
     array = _array(predictions, kind)
@@ -227,7 +227,7 @@ def read_arrays(
 
 def read_batches(
     batches: Iterable[Any], kind: str, named: Mapping[str, str], rows: int | None
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """An iterable of (targets, predictions[, weights[, ids]]) tuples, or of dicts; `named` are keys by role.
 
     The roles are targets, predictions, weights, ids, group, and `per UNIT` for counts of a unit.

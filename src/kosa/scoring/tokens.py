@@ -4,7 +4,7 @@ Readers of such data are wrapped so that all behind them sees one token a row.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from kosa.scoring.rows import Rows
 KIND = "token_log_probs"
 CLASSES = ("token",)
 # Names of columns that a wrapper makes; no file has such.
-_TARGET, _WEIGHT, _DOCUMENT, _ID = (f"\0{name}" for name in ("target", "weight", "document", "id"))
+_TARGET, _WEIGHT, _ID, DOCUMENT = "(target)", "(weight)", "(id)", "document"
 
 
 @dataclass(frozen=True)
@@ -57,27 +57,38 @@ class Tokens:
         return self.padding != "" or self.mask is not None
 
 
-def wrap(reader: Reader, wanted: Wanted, tokens: Tokens) -> tuple[Reader, Wanted]:
-    """A reader of one token a row, and the columns to ask it for; the same two where rows are rows already."""
-    if wanted.kind != KIND and not tokens.documents and not tokens.pads:
-        return reader, wanted
-    for name, spec in (("mask", tokens.mask), (wanted.kind, wanted.predictions)):
-        if spec is not None and spec not in reader.names:
-            raise InputError(
-                f"{reader.name!r} has no column {spec!r} for `{name}`; name the one column of tokens"
-            )
+def wrap(readers: Sequence[Reader], wanted: Wanted, tokens: Tokens) -> tuple[list[Reader], Wanted]:
+    """Readers of one token a row, and the columns to ask them for; the same where rows are rows already."""
     alone = wanted.kind == KIND
-    documents = tokens.documents or (alone and _has_lists(reader, str(wanted.predictions)))
-    found = wanted if not alone else replace(wanted, target=_TARGET)
-    if tokens.pads and not documents:
-        found = replace(found, weight=_WEIGHT)
+    if not alone and not tokens.documents and not tokens.pads:
+        return list(readers), wanted
+    for name, spec in (("mask", tokens.mask), (wanted.kind, wanted.predictions)):
+        if spec is not None and spec not in readers[0].names:
+            raise InputError(
+                f"{readers[0].name!r} has no column {spec!r} for `{name}`; name the one column of tokens"
+            )
+    documents = tokens.documents or (alone and _has_lists(readers[0], str(wanted.predictions)))
+    found = replace(wanted, target=_TARGET) if alone else wanted
     if documents:
-        found = replace(found, id=_ID, group=wanted.group or _DOCUMENT)
-    made = (DocumentReader if documents else TokenReader)(reader, wanted, tokens)
-    return made, found
+        ends: dict[int, int] = {}
+        made: list[Reader] = [
+            DocumentReader(reader, wanted, tokens, ends, at) for at, reader in enumerate(readers)
+        ]
+        return made, replace(found, id=_ID, group=wanted.group or DOCUMENT)
+    if tokens.pads:
+        found = replace(found, weight=_WEIGHT)
+    return [TokenReader(reader, wanted, tokens) for reader in readers], found
 
 
 def _has_lists(reader: Reader, column: str) -> bool:
+    schema = getattr(reader, "schema", None)
+    if schema is not None:  # a stream, of which nothing can be read twice
+        import pyarrow as pa
+
+        kind = schema.field(column).type
+        return bool(
+            pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+        )
     selection = Selection(KIND, (column,), (), None, None, None)
     for columns, _ in reader.chunks(selection, 1):
         return _is_list(columns[column])
@@ -94,12 +105,22 @@ class TokenReader:
     def __init__(self, reader: Reader, wanted: Wanted, tokens: Tokens) -> None:
         self.reader, self.wanted, self.tokens = reader, wanted, tokens
         self.name, self.size = reader.name, reader.size
-        self.names = [*reader.names, _TARGET, _WEIGHT, _DOCUMENT, _ID]
+        self.names = list(dict.fromkeys((*reader.names, _TARGET, _WEIGHT, _ID, DOCUMENT)))
         self.untyped = getattr(reader, "untyped", False)
+        if hasattr(reader, "pieces") and type(self) is TokenReader:
+            self.pieces = reader.pieces
 
-    def chunks(self, selection: Selection, rows: int | None) -> Iterator[tuple[Columns, float]]:
+    def chunks(
+        self, selection: Selection, rows: int | None, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[Columns, float]]:
         place = Place(self.name)
-        for columns, fraction in self.reader.chunks(self._inner(selection), rows):
+        inner = self._inner(selection)
+        if hasattr(self, "pieces"):
+            place = place.after(start)
+            pieces = self.reader.chunks(inner, rows, start, stop)  # type: ignore[call-arg]
+        else:
+            pieces = self.reader.chunks(inner, rows)
+        for columns, fraction in pieces:
             found = dict(columns)
             count = len(next(iter(columns.values())))
             keep = self._kept(columns, selection, place)
@@ -146,24 +167,36 @@ class DocumentReader(TokenReader):
     so that they are counted once.
     """
 
-    def chunks(self, selection: Selection, rows: int | None) -> Iterator[tuple[Columns, float]]:
-        inner = self._inner(selection)
-        first = next((columns for columns, _ in self.reader.chunks(inner, 1)), None)
-        if first is None:
-            return
-        numbers = max(1, _size(first[selection.predictions[0]]))
-        length = max(1, len(_flat(first[selection.predictions[0]], 1)[0]))
-        step = rows_per_batch(numbers) if rows is None else max(1, rows // length)
-        row = 0
-        for columns, fraction in self.reader.chunks(inner, step):
-            count = len(next(iter(columns.values())))
-            # CSV and JSON readers choose their own pieces, which may hold many long documents.
-            for start in range(0, count, step):
-                part = {name: column[start : start + step] for name, column in columns.items()}
-                yield self._flat(part, selection, Place(self.name, row + start)), fraction
-            row += count
+    def __init__(
+        self, reader: Reader, wanted: Wanted, tokens: Tokens, ends: dict[int, int], number: int
+    ) -> None:
+        super().__init__(reader, wanted, tokens)
+        # Documents are numbered over all files: `ends` is shared, and says where each file's numbers end.
+        self._ends, self._number = ends, number
 
-    def _flat(self, columns: Columns, selection: Selection, place: Place) -> Columns:
+    def chunks(
+        self, selection: Selection, rows: int | None, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[Columns, float]]:
+        inner = self._inner(selection)
+        row, before = 0, self._ends.get(self._number - 1, 0)
+        for columns, fraction in self.reader.chunks(inner, self._documents(inner, rows)):
+            count = _count(columns)
+            # Not every reader minds how many rows were asked for, and documents differ in length.
+            step = _documents(columns[selection.predictions[0]], rows)
+            for at in range(0, count, step):
+                part = {name: column[at : at + step] for name, column in columns.items()}
+                yield self._flat(part, selection, Place(self.name, row + at), before + row + at), fraction
+            row += count
+        self._ends[self._number] = before + row
+
+    def _documents(self, inner: Selection, rows: int | None) -> int | None:
+        """How many documents to read at a time, by the first; None where nothing can be read twice."""
+        if not self.size:
+            return None
+        first = next((columns for columns, _ in self.reader.chunks(inner, 1)), None)
+        return 1 if first is None else _documents(first[inner.predictions[0]], rows)
+
+    def _flat(self, columns: Columns, selection: Selection, place: Place, first: int) -> Columns:
         (name,) = selection.predictions
         values, lengths = _flat(columns[name], _count(columns))
         document = np.repeat(np.arange(len(lengths)), lengths)
@@ -203,10 +236,11 @@ class DocumentReader(TokenReader):
             if _is_list(columns[column]):
                 found[column] = _take(each(column), chosen)
             else:
-                found[column] = _to_first(_numbers(columns[column], unit, place), starts, document)
-        found[_DOCUMENT] = document + place.first
+                found[column] = _to_first(convert.counts(columns[column], unit, place), starts, document)
+        if self.wanted.group is None:
+            found[DOCUMENT] = document + first
         ids = None if self.wanted.id is None else columns[self.wanted.id]
-        found[_ID] = TokenIds(document, np.arange(len(document)) - starts[document], place.first, ids)
+        found[_ID] = TokenIds(document, np.arange(len(document)) - starts[document], first, ids)
         return found
 
 
@@ -222,12 +256,24 @@ class TokenIds:
     def __len__(self) -> int:
         return len(self.document)
 
+    def same(self, other: "TokenIds") -> bool:
+        """Whether these are the same tokens of the same documents, seen without making all the names."""
+        mine, here = np.unique(self.document, return_inverse=True)
+        theirs, there = np.unique(other.document, return_inverse=True)
+        return (
+            np.array_equal(here, there)
+            and np.array_equal(self.place, other.place)
+            and [self._name(at) for at in mine.tolist()] == [other._name(at) for at in theirs.tolist()]
+        )
+
+    def _name(self, document: int) -> str:
+        found = self.first + document if self.names is None else self.names[document]
+        return str(found.as_py() if hasattr(found, "as_py") else found)
+
     def __getitem__(self, at: Any) -> "TokenIds | str":
         if isinstance(at, slice):
             return replace(self, document=self.document[at], place=self.place[at])
-        number = int(self.document[at])
-        found = self.first + number if self.names is None else self.names[number]
-        return f"{found.as_py() if hasattr(found, 'as_py') else found}:{self.place[at]}"
+        return f"{self._name(int(self.document[at]))}:{self.place[at]}"
 
 
 def _count(columns: Columns) -> int:
@@ -248,6 +294,13 @@ def _flat(column: Any, count: int) -> tuple[Any, NDArray[np.int64]]:
         )
     lengths = np.asarray(column.value_lengths().fill_null(0), dtype=np.int64)
     return column.flatten(), lengths[:count]
+
+
+def _documents(column: Any, rows: int | None) -> int:
+    """How many documents like the first make a batch: of so many tokens, or of the usual number of predictions."""
+    if rows is None:
+        return rows_per_batch(_size(column))
+    return max(1, rows // max(1, len(_flat(column[:1], 1)[0])))
 
 
 def _size(column: Any) -> int:
@@ -271,10 +324,10 @@ def _arrow_array(values: NDArray[Any]) -> Any:
 
 
 def _to_first(values: NDArray[Any], starts: NDArray[Any], document: NDArray[Any]) -> NDArray[np.float64]:
-    """Each document's number at its first token; that of a document without tokens at the next one's."""
+    """Each document's number at its first token; a document without tokens counts nowhere."""
     found = np.zeros(len(document))
-    if len(document):
-        np.add.at(found, np.minimum(starts, len(document) - 1), values)
+    there = np.unique(document)
+    found[starts[there]] = values[there]
     return found
 
 
