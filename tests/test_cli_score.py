@@ -145,14 +145,14 @@ BAD = {
         "nowhere.csv --target y --logits z*",
         "cannot read or write 'nowhere.csv': No such file or directory",
     ),
-    "directory": (". --target y --logits z*", "'.' is a directory; name the files in it"),
+    "directory": (". --target y --logits z*", "'.' is a directory without files of predictions"),
 }
 # How the same lines come about is the same from here on: these run within this process.
 BAD_USE = {
-    "no kind": ("good.parquet --target y", "expected exactly one of `--logits`, `--probs` and `--log-probs`"),
+    "no kind": ("good.parquet --target y", "expected exactly one of `--logits`, `--probs`, `--log-probs` and `--token-log-probs`"),
     "two kinds": ("good.parquet --target y --logits z_* --probs p_*", "came `--logits`, `--probs`"),
     "no file": ("--target y --logits z*", "Missing argument 'FILE...'"),
-    "no target": ("good.parquet --logits z*", "Missing option '--target'"),
+    "no target": ("good.parquet --logits z*", "`--target`: name the column of the labels"),
     "no such option": ("good.parquet --traget y", "No such option '--traget'"),
     "no such value": ("good.parquet --target y --logits z_* --worst many", "Invalid value for '--worst'"),
     "no classes": ("good.parquet --target y --logits z_* --classes @none.txt", "'none.txt': No such file"),

@@ -101,6 +101,10 @@ def _shown(command: Callable[..., None]) -> Callable[..., None]:
             metavar="N",
             help="Bins of confidence; mass:N: of equal weight, not width.",
         ),
+        click.option(
+            "--lang", type=click.Choice(["en", "ja"]), default="en", show_default=True, help="Of the report."
+        ),
+        click.option("--report", metavar="FILE", help="Write a report with plots: one HTML page, offline."),
     ):
         command = option(command)
     return command
@@ -108,12 +112,22 @@ def _shown(command: Callable[..., None]) -> Callable[..., None]:
 
 @cli.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option(
-    "--target", required=True, metavar="COLUMN", help="Labels; a list or several columns: soft targets."
-)
+@click.option("--target", metavar="COLUMN", help="Labels; a list or several columns: soft targets.")
 @click.option("--logits", metavar="COLUMNS", help="Predictions that are logits.")
 @click.option("--probs", metavar="COLUMNS", help="Predictions that are probabilities.")
 @click.option("--log-probs", metavar="COLUMNS", help="Predictions that are log-probabilities.")
+@click.option(
+    "--token-log-probs",
+    metavar="COLUMN",
+    help="Log-probability of each token of a text, alone; lists: a document a row. No --target.",
+)
+@click.option(
+    "--documents", is_flag=True, help="A row is a document: its columns are lists, an entry a token."
+)
+@click.option(
+    "--padding", metavar="VALUE", help="This target (or token's log-probability; nan, null) is no token."
+)
+@click.option("--mask", metavar="COLUMN", help="0 where there is no token.")
 @click.option("--weight", metavar="COLUMN", help="One weight a row.")
 @click.option("--id", "id_column", metavar="COLUMN", help="Names the worst rows; default: the row's number.")
 @click.option("--classes", metavar="A,B,…", help="Names of the classes in order; @FILE: one a line.")
@@ -129,6 +143,15 @@ def _shown(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--top-k", metavar="K[,K…]", help="How often the target is among the K most probable classes.")
 @click.option("--temperature", is_flag=True, help="Look for the temperature of least loss.")
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="FILE",
+    help="Compare with these predictions of the same rows, row by row; repeatable.",
+)
+@click.option("--against-logits", metavar="COLUMNS", help="Their columns, if other than those of FILE...")
+@click.option("--against-probs", metavar="COLUMNS")
+@click.option("--against-log-probs", metavar="COLUMNS")
 @_shown
 @click.option(
     "--batch-size",
@@ -138,10 +161,14 @@ def _shown(command: Callable[..., None]) -> Callable[..., None]:
 )
 def score(
     files: tuple[str, ...],
-    target: str,
+    target: str | None,
     logits: str | None,
     probs: str | None,
     log_probs: str | None,
+    token_log_probs: str | None,
+    documents: bool,
+    padding: str | None,
+    mask: str | None,
     weight: str | None,
     id_column: str | None,
     classes: str | None,
@@ -152,8 +179,14 @@ def score(
     per: tuple[str, ...],
     top_k: str | None,
     temperature: bool,
+    against: tuple[str, ...],
+    against_logits: str | None,
+    against_probs: str | None,
+    against_log_probs: str | None,
     bins: str,
     confidence: float,
+    report: str | None,
+    lang: str,
     batch_size: int | None,
 ) -> None:
     """Cross-entropy, perplexity, accuracy and more of predictions in files, in bounded memory.
@@ -163,6 +196,10 @@ def score(
     """
     from kosa.scoring import terminal
 
+    columns = {"logits": against_logits, "probs": against_probs, "log_probs": against_log_probs}
+    others = {kind: names for kind, names in columns.items() if names is not None}
+    if others and not against:
+        raise click.UsageError(f"`--against-{next(iter(others)).replace('_', '-')}` needs `--against FILE`")
     with _errors():
         terminal.run_score(
             files,
@@ -171,6 +208,8 @@ def score(
                 "logits": logits,
                 "probs": probs,
                 "log_probs": log_probs,
+                "token_log_probs": token_log_probs,
+                "mask": mask,
                 "weight": weight,
                 "id": id_column,
                 "group": group,
@@ -183,6 +222,12 @@ def score(
             per=_units(per, columns=True),
             top_k=None if top_k is None else _whole_numbers(top_k),
             temperature=temperature,
+            documents=documents,
+            padding=padding,
+            against=list(against) or None,
+            against_columns=others or None,
+            report=report,
+            lang=lang,
             **_view(bins, confidence),
         )
 
@@ -202,6 +247,8 @@ def merge(
     per: tuple[str, ...],
     bins: str,
     confidence: float,
+    report: str | None,
+    lang: str,
 ) -> None:
     """Figures of a whole data set from the STATEs of its parts.
 
@@ -215,6 +262,8 @@ def merge(
             output=output,
             json_path=json_path,
             totals=_units(per, columns=False),
+            report=report,
+            lang=lang,
             **_view(bins, confidence),
         )
 

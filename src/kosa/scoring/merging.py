@@ -6,17 +6,25 @@ from pathlib import Path
 from typing import Any
 
 from kosa.scoring.errors import InputError
-from kosa.scoring.output import check_json, check_writable, show
+from kosa.scoring.output import check_paths, check_writable, show, title_of
 from kosa.scoring.state import State
 from kosa.scoring.statefile import parse
 
 
-def run_merge(paths: Sequence[str], *, output: str | None, json_path: str | None, **shown: Any) -> None:
+def run_merge(
+    paths: Sequence[str],
+    *,
+    output: str | None,
+    json_path: str | None,
+    report: str | None = None,
+    lang: str = "en",
+    **shown: Any,
+) -> None:
     """Append states in the order given, print their figures, and keep them as one state where `output` says.
 
     `shown` are arguments of `State.result`. Raises InputError or OSError, whose text is one line for the user.
     """
-    check_json(json_path)
+    check_paths(json_path, report)
     if output is not None:
         check_writable(Path(output))
     digests: dict[str, str] = {}
@@ -42,7 +50,7 @@ def run_merge(paths: Sequence[str], *, output: str | None, json_path: str | None
     if output is not None:
         whole.notes = {}
         whole.save(output)
-    show(result, json_path)
+    show(result, json_path, report, lang, title_of(paths))
 
 
 def _append(whole: State, state: State) -> None:

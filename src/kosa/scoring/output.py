@@ -2,7 +2,8 @@
 
 import os
 import sys
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 
 from rich.console import Console
 
@@ -13,14 +14,22 @@ from kosa.scoring.wholefile import write_whole
 _FILE_WIDTH = 110  # of the table, where the output is a file and has no width of its own
 
 
-def check_json(json_path: str | None) -> None:
-    """Say before the work that its JSON could not be written."""
+def check_paths(json_path: str | None, report: str | None) -> None:
+    """Say before the work that its JSON or its report could not be written."""
     if json_path is not None and json_path != "-":
         check_writable(Path(json_path))
+    if report is not None:
+        check_writable(Path(report))
 
 
-def show(result: Score, json_path: str | None) -> None:
-    """Print the table, or the JSON alone for `-`; write the JSON where a path says."""
+def show(
+    result: Score, json_path: str | None, report: str | None = None, lang: str = "en", title: str = ""
+) -> None:
+    """Print the table, or the JSON alone for `-`; write JSON and report where their paths say."""
+    if report is not None:
+        from kosa.scoring.report.words import check_lang
+
+        result.report(report, check_lang(lang), title=title)
     to_stdout = json_path == "-"
     if json_path is not None and not to_stdout:
         write_whole(Path(json_path), (result.to_json() + "\n").encode())
@@ -39,7 +48,7 @@ def message(error: Exception) -> str:
     """An error as one line for the user, who typed options where Python has arguments."""
     if isinstance(error, InputError):
         text = " ".join(str(error).split())
-        for name in ("log_probs", "batch_size", "top_k"):
+        for name in ("log_probs", "batch_size", "top_k", "token_log_probs"):
             text = text.replace(f"`{name}`", f"`--{name.replace('_', '-')}`")
         for name in (
             "logits",
@@ -52,12 +61,22 @@ def message(error: Exception) -> str:
             "per",
             "bins",
             "confidence",
+            "against",
+            "documents",
+            "padding",
+            "mask",
         ):
             text = text.replace(f"`{name}`", f"`--{name}`")
         return text
     if isinstance(error, OSError) and error.filename:
         return f"cannot read or write {error.filename!r}: {error.strerror}"
     return " ".join(str(error).split())
+
+
+def title_of(files: Sequence[str]) -> str:
+    """What a report calls its data: the files' names, of many the first."""
+    names = [PurePath(name).name or name for name in files]
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]} ({len(names)})"
 
 
 def check_writable(path: Path) -> None:

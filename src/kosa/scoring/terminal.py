@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from kosa.scoring.output import check_json, show
+from kosa.scoring.output import check_paths, show, title_of
 from kosa.scoring.run import score
 
 _LINE_EVERY = 20.0  # seconds between lines of progress where there is no terminal
@@ -23,13 +23,15 @@ def run_score(
     *,
     classes: str | None,
     json_path: str | None,
+    report: str | None = None,
+    lang: str = "en",
     **options: Any,
 ) -> None:
     """Score files and print; `options` are further arguments of `kosa.score`.
 
     Raises InputError or OSError, whose text is one line for the user.
     """
-    check_json(json_path)
+    check_paths(json_path, report)
     with _progress() as progress:
         result = score(
             list(files),
@@ -38,7 +40,7 @@ def run_score(
             progress=progress,
             **options,
         )
-    show(result, json_path)
+    show(result, json_path, report, lang, title_of(files))
 
 
 def class_list(text: str) -> list[str]:
