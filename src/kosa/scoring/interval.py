@@ -11,7 +11,10 @@ def t_quantile(probability: float, degrees: float) -> float:
     if probability == 0.5:
         return 0.0
     upper = 1.0 - probability
-    low, high = 0.0, NormalDist().inv_cdf(probability)
+    normal = NormalDist().inv_cdf(probability)
+    if degrees > 10_000.0:
+        return _from_normal(normal, degrees)
+    low, high = 0.0, normal
     while _upper_tail(high, degrees) > upper:
         low, high = high, 2.0 * high
     for _ in range(200):
@@ -20,6 +23,18 @@ def t_quantile(probability: float, degrees: float) -> float:
             break
         low, high = (middle, high) if _upper_tail(middle, degrees) > upper else (low, middle)
     return high
+
+
+def _from_normal(z: float, degrees: float) -> float:
+    """The expansion of the quantile in powers of 1/ν about the normal one (Abramowitz and Stegun 26.7.5)."""
+    square, found = z * z, z
+    polynomials = ((1, 1), (3, 16, 5), (-15, 17, 19, 3), (-945, -1920, 1482, 776, 79))
+    for polynomial, divisor, power in zip(polynomials, (4, 96, 384, 92160), range(1, 5), strict=True):
+        total = 0.0
+        for coefficient in reversed(polynomial):
+            total = total * square + coefficient
+        found += z * total / (divisor * degrees**power)
+    return found
 
 
 def _upper_tail(x: float, degrees: float) -> float:
@@ -36,7 +51,9 @@ def _incomplete_beta(x: float, rest: float, a: float, b: float) -> float:
         return 1.0
     if x > (a + 1.0) / (a + b + 2.0):
         return 1.0 - _incomplete_beta(rest, x, b, a)
-    front = math.exp(a * math.log(x) + b * math.log(rest) - _log_beta(a, b)) / a
+    # With a of 1e8 and x near 1, log x of the rounded x would be off by a·1e-16.
+    logarithm = math.log1p(-rest) if rest < 0.5 else math.log(x)
+    front = math.exp(a * logarithm + b * math.log(rest) - _log_beta(a, b)) / a
     # Lentz's evaluation from the front; 1e-300 stands for a 0 that would be divided by.
     c, d = 1.0, 1.0 / (1.0 - (a + b) * x / (a + 1.0) or 1e-300)
     value = d

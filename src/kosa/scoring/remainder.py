@@ -50,20 +50,18 @@ def among_soft(kind: str, predictions: NDArray[Any], found: Any, hit: Floats) ->
 def _rest(kind: str, predictions: NDArray[Any], found: Any, rows: Integers) -> Floats:
     """1 − c of some rows: what all other classes have, to 1e-13 relative however little it is."""
     rest: Floats = 1.0 - found.confidence[rows]
-    if kind == "probs":
-        return rest
     small = np.flatnonzero(rest < _SMALL)
     step = max(1, _BLOCK // predictions.shape[1])
     for start in range(0, len(small), step):
         part = small[start : start + step]
         chosen = rows[part]
         values = predictions[chosen].astype(np.float64)
-        if kind == "log_probs":
-            rest[part] = -np.expm1(values.max(axis=1))
-            continue
-        values -= found.lse[chosen, None]
-        values[np.arange(len(part)), np.maximum(found.argmax[chosen], 0)] = -np.inf
-        rest[part] = np.exp(values).sum(axis=1)
+        if kind == "logits":
+            values -= found.lse[chosen, None]
+        if kind != "probs":
+            np.exp(values, out=values)
+        values[np.arange(len(part)), np.maximum(found.argmax[chosen], 0)] = 0.0
+        rest[part] = values.sum(axis=1)
     return rest
 
 
@@ -81,7 +79,7 @@ def ranks(predictions: NDArray[Any], label: Integers, predicted: Integers) -> In
         before = values > target
         ties = values == target
         # Nearly always the target alone is level with itself.
-        if np.count_nonzero(ties) > len(own):
+        if np.count_nonzero(ties) != len(own) - np.count_nonzero(predicted[part] < 0):
             before |= ties & (np.arange(classes) < own)
         found[part] = np.count_nonzero(before, axis=1)
     found[predicted < 0] = classes
