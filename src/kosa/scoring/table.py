@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from kosa.scoring.comparison import Comparison
 from kosa.scoring.result import ClassScore, GroupScore, Score
+from kosa.scoring.tokens import KIND
 
 _MOST_CLASSES = 10
 _MOST_CONFUSIONS = 5
 
-_NAMES = ("class", "group", "row or id", "label", "predicted")
+_NAMES = ("class", "group", "row or id", "label", "predicted", "figure")
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
@@ -56,6 +58,8 @@ def figures(score: Score) -> list[tuple[str, str]]:
             f"{_number(score.clipped_cross_entropy)} nats",
         ),
     ]
+    if score.predictions == KIND:  # what was predicted is not known: nothing is said of it
+        found = [entry for entry in found if not entry[1].startswith("nan")]
     return found
 
 
@@ -67,7 +71,9 @@ def _perplexity(value: float, logarithm: float) -> str:
 
 def tables(score: Score) -> list[Table]:
     """Title, columns and rows of the tables below the figures; of many classes only the worst are shown."""
-    found = [_parts("Classes", "class", score.classes)]
+    found = [] if score.against is None else _compared(score.against)
+    if score.classes:
+        found.append(_parts("Classes", "class", score.classes))
     if score.groups:
         found.append(_parts(f"Groups of {score.group}", "group", score.groups))
     if score.confusions:
@@ -77,7 +83,10 @@ def tables(score: Score) -> list[Table]:
         ]
         title = f"Confusions: the {len(confusions)} of {score.confused_pairs:,} that cost the most"
         found.append((title, ("label", "predicted", "rows", "loss (nats)", "of the loss"), confusions))
-    if score.worst:
+    if score.worst and score.predictions == KIND:
+        tokens = [[str(row.id), _number(row.loss)] for row in score.worst]
+        found.append(("Worst tokens", ("row or id", "loss (nats)"), tokens))
+    elif score.worst:
         worst = [
             [str(row.id), row.label, _number(row.loss), str(row.predicted), _number(row.probability)]
             for row in score.worst
@@ -85,6 +94,43 @@ def tables(score: Score) -> list[Table]:
         found.append(
             ("Worst rows", ("row or id", "label", "loss (nats)", "predicted", "with probability"), worst)
         )
+    return found
+
+
+def _compared(against: Comparison) -> list[Table]:
+    """The comparison with B: the whole, and where A wins and loses."""
+    over = "rows" if against.interval_over == "rows" else f"groups of {against.interval_over}"
+    whole = [
+        ["loss of A − loss of B", f"{_number(against.difference)} nats"],
+        ["its standard error", f"{_number(against.standard_error)} nats, over {against.clusters:,} {over}"],
+        [
+            f"{100 * against.confidence:g} % interval",
+            f"{_number(against.low)} to {_number(against.high)} nats",
+        ],
+        ["cross-entropy of B", f"{_number(against.score.cross_entropy)} nats"],
+        ["A better, equal, B better", ", ".join(map(_percent, (against.wins, against.ties, against.losses)))],
+    ]
+    found: list[Table] = [(f"Against {against.name}", ("figure", "value"), whole)]
+    for kind, pairs in (("class", against.classes), ("group", against.groups)):
+        seen = [pair for pair in pairs if pair.rows]
+        if len(seen) < 2:
+            continue
+        shown = sorted(seen, key=lambda pair: -abs(pair.contribution))[:_MOST_CLASSES]
+        shown.sort(key=lambda pair: pair.contribution)
+        rows = [
+            [
+                pair.name,
+                f"{pair.rows:,}",
+                _number(pair.difference),
+                _number(pair.contribution),
+                _percent(pair.wins),
+            ]
+            for pair in shown
+        ]
+        title = f"Where A wins and loses, by {kind}"
+        if len(shown) < len(seen):
+            title += f": the {len(shown)} of {len(seen):,} that matter most"
+        found.append((title, (kind, "rows", "A − B (nats)", "adds (nats)", "A better"), rows))
     return found
 
 
@@ -107,7 +153,10 @@ def _parts(title: str, kind: str, entries: Sequence[ClassScore] | Sequence[Group
         ]
         for entry in shown
     ]
-    return title, (kind, "rows", "weight", "loss (nats)", "accuracy"), rows
+    heads = (kind, "rows", "weight", "loss (nats)", "accuracy")
+    if all(math.isnan(entry.accuracy) for entry in shown):
+        return title, heads[:-1], [row[:-1] for row in rows]
+    return title, heads, rows
 
 
 def text(score: Score) -> str:

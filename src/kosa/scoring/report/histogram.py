@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kosa.scoring.report.markup import Markup
-from kosa.scoring.report.numbers import number, percent, tick
+from kosa.scoring.report.numbers import NARROW, number, percent, tick
 from kosa.scoring.report.scales import Linear, Log, round_ticks
 from kosa.scoring.report.svg import Ids, box, drawing, group, length, line, text
 from kosa.scoring.report.words import Speaker
@@ -84,21 +84,23 @@ def _grid(ticks: Sequence[float], scale: Linear, width: float) -> Markup:
 
 def _axis(found: Losses, x: Log, floor: float, width: float, say: Speaker) -> list[Markup]:
     """The losses themselves, between the two halves."""
-    parts = []
-    unit = say("nats")
-    shown = x.ticks()
+    parts, taken = [], 0.0
+    if found.below > 0:
+        words = f"<{NARROW}{number(found.edges[0], 1)}"
+        parts.append(text(_LEFT - 4, floor + 16, words, "tick strong"))
+        taken = _LEFT - 4 + length(words) + 8
     room = (x.end - x.start) / max(1.0, math.log10(x.high / x.low))
     step = math.ceil(46.0 / room)
-    for value in shown:
+    named = [value for value in x.ticks() if round(math.log10(value)) % step == 0]
+    for value in x.ticks():
         parts.append(line(x(value), floor, x(value), floor + 4, "base"))
-        if round(math.log10(value)) % step == 0:
-            words = tick(value)
-            last = value == max(v for v in shown if round(math.log10(v)) % step == 0)
-            words += f" {unit}" if last else ""
-            half = length(words) / 2
-            parts.append(text(min(x(value), x.end + 4 - half), floor + 16, words, "tick", "middle"))
-    if found.below > 0:
-        parts.append(text(_LEFT + _END / 2, floor + 16, f"<{tick(found.edges[0])}", "tick strong", "middle"))
+    for value in named:
+        words = tick(value) + (f" {say('nats')}" if value == named[-1] else "")
+        half = length(words) / 2
+        at = min(x(value), x.end + 4 - half)
+        if at - half > taken:
+            parts.append(text(at, floor + 16, words, "tick", "middle"))
+            taken = at + half + 4
     return parts
 
 

@@ -14,6 +14,7 @@ from kosa.scoring.report.tables import classes_section, confusions_section, grou
 from kosa.scoring.report.versus import versus_section
 from kosa.scoring.report.words import Lang, Speaker, check_lang
 from kosa.scoring.result import Score
+from kosa.scoring.tokens import KIND
 from kosa.scoring.wholefile import write_whole
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -63,7 +64,7 @@ def _parts(score: Score, title: str | None, say: Speaker) -> Iterator[Markup | N
 
 
 def _speaker(score: Score, lang: str) -> Speaker:
-    return Speaker(check_lang(lang), "token" if score.predictions == "token_log_probs" else "row")
+    return Speaker(check_lang(lang), "token" if score.predictions == KIND else "row")
 
 
 @cache

@@ -9,6 +9,7 @@ from kosa.scoring.report.markup import Markup, element, join, name
 from kosa.scoring.report.sections import section
 from kosa.scoring.report.words import Speaker
 from kosa.scoring.result import ClassScore, GroupScore, Score
+from kosa.scoring.tokens import KIND
 
 _PAIRS = 12
 _SHORT = 24  # characters of a name in a heading
@@ -39,10 +40,7 @@ def classes_section(score: Score, say: Speaker) -> Markup | None:
         if len(seen) < len(score.classes)
         else "classes_all"
     )
-    hardest = min(shown, key=by_loss)
-    heading = say.markup(
-        "classes_heading", name=name(hardest.name, _SHORT), loss=numbers.number(hardest.cross_entropy, 3)
-    )
+    heading = _heading(seen, score, say, "classes_heading")
     table = _losses(shown, score, say, say(caption, **told), say("class"))
     return section(heading, element("figure", table))
 
@@ -53,16 +51,24 @@ def groups_section(score: Score, say: Speaker) -> Markup | None:
     if score.group is None or not seen:
         return None
     shown = _shown(seen)
-    worst = min(shown, key=by_loss)
-    heading = say.markup(
-        "groups_heading",
-        group=name(score.group, _SHORT),
-        name=name(worst.name, _SHORT),
-        loss=numbers.number(worst.cross_entropy, 3),
-    )
+    heading = _heading(seen, score, say, "groups_heading", group=name(score.group, _SHORT))
     told = {"count": numbers.count(score.group_count), "shown": len(shown)}
     caption = say("groups_all" if len(shown) == score.group_count else "groups_many", **told)
     return section(heading, element("figure", _losses(shown, score, say, caption, score.group)))
+
+
+def _heading(
+    seen: Sequence[ClassScore] | Sequence[GroupScore], score: Score, say: Speaker, words: str, **told: str
+) -> Markup:
+    """The hardest; of many, where small ones are hard by chance, the one that carries most of the loss."""
+    whole = score.cross_entropy * score.weight
+    if len(seen) > _MOST and 0 < whole < math.inf:
+        first = min(seen, key=carried)
+        share = numbers.percent(first.cross_entropy * first.weight / whole)
+        return say.markup(f"{words}_many", name=name(first.name, _SHORT), share=share, **told)
+    first = min(seen, key=by_loss)
+    loss = numbers.number(first.cross_entropy, 3)
+    return say.markup(words, name=name(first.name, _SHORT), loss=loss, **told)
 
 
 def _shown(seen: Sequence[ClassScore] | Sequence[GroupScore]) -> list[ClassScore | GroupScore]:
@@ -75,23 +81,17 @@ def _losses(
 ) -> Markup:
     places = numbers.places_for([entry.cross_entropy for entry in shown])
     whole = score.cross_entropy * score.weight
-    bars = [
-        Bar(
-            name(entry.name),
-            0.0,
-            entry.cross_entropy,
-            (
-                numbers.fixed(entry.cross_entropy, places),
-                numbers.percent(
-                    entry.cross_entropy * entry.weight / whole if 0 < whole < math.inf else math.nan
-                ),
-                numbers.percent(entry.accuracy),
-                numbers.count(entry.rows),
-            ),
-        )
-        for entry in shown
-    ]
-    heads = (head, "", say("loss_nats"), say("share_head"), say("accuracy_head"), say("rows_head"))
+    known = any(math.isfinite(entry.accuracy) for entry in shown)
+    bars = []
+    for entry in shown:
+        share = entry.cross_entropy * entry.weight / whole if 0 < whole < math.inf else math.nan
+        cells = [numbers.fixed(entry.cross_entropy, places), numbers.percent(share)]
+        cells += [numbers.percent(entry.accuracy)] if known else []
+        cells.append(numbers.count(entry.rows))
+        bars.append(Bar(name(entry.name), 0.0, entry.cross_entropy, cells))
+    heads = [head, "", say("loss_nats"), say("share_head"), say("rows_head")]
+    if known:
+        heads.insert(4, say("accuracy_head"))
     mark = (say("mean"), score.cross_entropy)
     return bar_table(BarTable(caption, heads, bars, mark), numbers.tick)
 
@@ -143,5 +143,10 @@ def worst_section(score: Score, say: Speaker) -> Markup | None:
         )
         for row in score.worst
     ]
+    # Of a token's own log-probability nothing follows about what else was predicted.
+    columns = 2 if score.predictions == KIND else 5
     heads = [say(head) for head in ("row_or_id", "loss_nats", "label", "predicted", "confidence")]
-    return section(say("worst_heading"), plain_table(say("worst_caption", shown=len(rows)), heads, rows))
+    table = plain_table(
+        say("worst_caption", shown=len(rows)), heads[:columns], [row[:columns] for row in rows]
+    )
+    return section(say("worst_heading"), table)
