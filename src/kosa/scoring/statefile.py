@@ -101,7 +101,7 @@ def _stored(state: State) -> dict[str, Any]:
         "rows": state.rows,
         "ranges": [list(pair) for pair in state.ranges],
         "notes": state.notes,
-        "units": [sums.stored() for sums in state.units],
+        "units": {unit: sums.stored() for unit, sums in zip(state.setup.per, state.units, strict=True)},
         "parts": parts,
     }
 
@@ -125,7 +125,7 @@ def _restored(stored: dict[str, Any]) -> State:
         setattr(state, part, _part(part, getattr(state, part), value, setup))
     if set(stored["parts"]) != set(PARTS) or len(stored["units"]) != len(setup.per):
         raise ValueError("a part that is missing")
-    state.units = [_sums(sums, 1) for sums in stored["units"]]
+    state.units = [_sums(stored["units"][unit], 1) for unit in setup.per]
     if int(state.classes.rows.sum()) > rows or (state.correct.rows > state.classes.rows).any():
         raise ValueError("more rows than there are")
     return state
