@@ -5,7 +5,7 @@ Readers of such data are wrapped so that all behind them sees one token a row.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from kosa.scoring import convert
 from kosa.scoring.batch import Batch
 from kosa.scoring.columns import Selection, Wanted
 from kosa.scoring.errors import InputError, Place
+from kosa.scoring.kinds import FORCE, tolerance
 from kosa.scoring.readers import Columns, Reader, rows_per_batch
 from kosa.scoring.result import Score, Split
 from kosa.scoring.rows import Rows
@@ -32,22 +33,25 @@ class Tokens:
     documents: a row is a document, and its columns hold a list with an entry for each token; always so where
     the log-probabilities of tokens are lists.  padding: the target, or log-probability, of places that hold
     no token; NaN is NaN, None a null, and "" says that every place holds one.  mask: the column that is 0 (or
-    false) at places that hold none.
+    false) at places that hold none.  force: take what is no log-probability for one.
     """
 
     documents: bool = False
     padding: float | str | None = ""
     mask: str | None = None
+    force: bool = field(default=False, compare=False)
 
     @classmethod
-    def of(cls, documents: bool, padding: str | float | None, mask: str | None) -> "Tokens":
+    def of(
+        cls, documents: bool, padding: str | float | None, mask: str | None, force: bool = False
+    ) -> "Tokens":
         """From what the user said: `padding` is a number, "nan" or "null", or None for none."""
         if padding is None:
-            return cls(documents, "", mask)
+            return cls(documents, "", mask, force)
         if padding == "null":
-            return cls(documents, None, mask)
+            return cls(documents, None, mask, force)
         try:
-            return cls(documents, float(padding), mask)
+            return cls(documents, float(padding), mask, force)
         except ValueError:
             raise InputError(f"`padding` is {padding!r}, expected a number, nan or null") from None
 
@@ -62,7 +66,8 @@ def wrap(readers: Sequence[Reader], wanted: Wanted, tokens: Tokens) -> tuple[lis
     alone = wanted.kind == KIND
     if not alone and not tokens.documents and not tokens.pads:
         return list(readers), wanted
-    for name, spec in (("mask", tokens.mask), (wanted.kind, wanted.predictions)):
+    single = {"mask": tokens.mask, wanted.kind: wanted.predictions if alone or tokens.documents else None}
+    for name, spec in single.items():
         if spec is not None and spec not in readers[0].names:
             raise InputError(
                 f"{readers[0].name!r} has no column {spec!r} for `{name}`; name the one column of tokens"
@@ -74,10 +79,16 @@ def wrap(readers: Sequence[Reader], wanted: Wanted, tokens: Tokens) -> tuple[lis
         made: list[Reader] = [
             DocumentReader(reader, wanted, tokens, ends, at) for at, reader in enumerate(readers)
         ]
-        return made, replace(found, id=_ID, group=wanted.group or DOCUMENT)
+        per = tuple((unit, _unit(unit)) for unit, _ in wanted.per)
+        return made, replace(found, id=_ID, group=wanted.group or DOCUMENT, per=per)
     if tokens.pads:
         found = replace(found, weight=_WEIGHT)
     return [TokenReader(reader, wanted, tokens) for reader in readers], found
+
+
+def _unit(unit: str) -> str:
+    """The column that a wrapper makes of a unit's counts."""
+    return f"(per {unit})"
 
 
 def _has_lists(reader: Reader, column: str) -> bool:
@@ -105,7 +116,8 @@ class TokenReader:
     def __init__(self, reader: Reader, wanted: Wanted, tokens: Tokens) -> None:
         self.reader, self.wanted, self.tokens = reader, wanted, tokens
         self.name, self.size = reader.name, reader.size
-        self.names = list(dict.fromkeys((*reader.names, _TARGET, _WEIGHT, _ID, DOCUMENT)))
+        made = (_TARGET, _WEIGHT, _ID, DOCUMENT, *(_unit(unit) for unit, _ in wanted.per))
+        self.names = list(dict.fromkeys((*reader.names, *made)))
         self.untyped = getattr(reader, "untyped", False)
         if hasattr(reader, "pieces") and type(self) is TokenReader:
             self.pieces = reader.pieces
@@ -127,7 +139,8 @@ class TokenReader:
             if selection.kind == KIND:
                 (name,) = selection.predictions
                 values = _filled(columns[name], name, place, keep)
-                _check(values, keep, place, None)
+                if not self.tokens.force:
+                    _check(values, keep, place, None)
                 found[name], found[_TARGET] = values, np.zeros(count, dtype=np.int64)
             elif keep is not None:
                 found[selection.target[0]] = _filled_targets(columns[selection.target[0]], keep)
@@ -146,7 +159,7 @@ class TokenReader:
             weight=self.wanted.weight,
             id=self.wanted.id,
             group=self.wanted.group,
-            per=(*selection.per, *mask),
+            per=(*self.wanted.per, *mask),
         )
 
     def _kept(self, columns: Columns, selection: Selection, place: Place) -> NDArray[np.bool_] | None:
@@ -229,14 +242,17 @@ class DocumentReader(TokenReader):
         document = document[chosen]
         starts = np.searchsorted(document, np.arange(len(lengths)))
         if selection.kind == KIND:
+            _refuse_null(found[name], name, place, document)
             numbers = _numbers(found[name], name, place)
-            _check(numbers, None, place, document)
+            if not self.tokens.force:
+                _check(numbers, None, place, document)
             found[name], found[_TARGET] = numbers, np.zeros(len(numbers), dtype=np.int64)
-        for unit, column in selection.per:
-            if _is_list(columns[column]):
-                found[column] = _take(each(column), chosen)
+        for unit, column in self.wanted.per:
+            counted = columns[column]
+            if _is_list(counted):
+                found[_unit(unit)] = _take(each(column), chosen)
             else:
-                found[column] = _to_first(convert.counts(columns[column], unit, place), starts, document)
+                found[_unit(unit)] = _to_first(convert.counts(counted, unit, place), starts, document)
         if self.wanted.group is None:
             found[DOCUMENT] = document + first
         ids = None if self.wanted.id is None else columns[self.wanted.id]
@@ -381,23 +397,37 @@ def _numbers(column: Any, name: str, place: Place) -> NDArray[Any]:
 def _check(
     values: NDArray[Any], keep: NDArray[np.bool_] | None, place: Place, document: NDArray[Any] | None
 ) -> None:
-    """Refuse what is no log-probability."""
-    bad = ~(values <= 0)
+    """Refuse what is no log-probability; rounding may leave one a little above 0."""
+    bad = ~(values <= tolerance(values.dtype))
     if keep is not None:
         bad &= keep
     if not bad.any():
         return
     at = int(np.argmax(bad))
-    value = float(values[at])
-    row = place.row(at)
-    if document is not None:
-        row = f"token {at - int(np.argmax(document == document[at]))} of {place.row(int(document[at]))}"
+    where, value = _where(at, place, document), float(values[at])
     if math.isnan(value):
-        raise InputError(f"{row}: `{KIND}` hold NaN; where that marks padding, say so: `padding` nan")
+        raise InputError(
+            f"{where}: `{KIND}` hold NaN; where that marks padding, say so: `padding` nan.{FORCE}"
+        )
     raise InputError(
-        f"{row}: `{KIND}` hold {value:g}, but no log-probability is positive. Are these losses (then negate "
-        "them), probabilities or logits?"
+        f"{where}: `{KIND}` hold {value:g}, but no log-probability is positive. Are these losses (then negate "
+        f"them), probabilities or logits?{FORCE}"
     )
+
+
+def _refuse_null(column: Any, name: str, place: Place, document: NDArray[Any]) -> None:
+    if not isinstance(column, np.ndarray) and column.null_count:
+        at = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
+        raise InputError(
+            f"{_where(at, place, document)}: column {name!r} is null; where that marks padding, say so: `padding` null"
+        )
+
+
+def _where(at: int, place: Place, document: NDArray[Any] | None) -> str:
+    """How an error names a token; those of a document count from its first that is none of padding."""
+    if document is None:
+        return place.row(at)
+    return f"token {at - int(np.argmax(document == document[at]))} of {place.row(int(document[at]))}"
 
 
 def evaluate_tokens(batch: Batch, clip: float) -> Rows:
