@@ -32,7 +32,7 @@ def show(
         result.report(report, check_lang(lang), title=title)
     to_stdout = json_path == "-"
     if json_path is not None and not to_stdout:
-        write_whole(Path(json_path), (result.to_json() + "\n").encode())
+        write_whole(Path(json_path), (result.to_json() + "\n").encode("utf-8", "backslashreplace"))
     if to_stdout:
         # A console that is not UTF-8 would turn names into what is no JSON: \uXXXX says the same everywhere.
         utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
