@@ -7,6 +7,7 @@ from kosa.torch.functional import (
     linear_row_statistics,
 )
 from kosa.torch.modules import CrossEntropyLoss, LinearCrossEntropyLoss
+from kosa.torch.patching import patch
 
 __all__ = [
     "CrossEntropyLoss",
@@ -15,4 +16,5 @@ __all__ = [
     "cross_entropy",
     "linear_cross_entropy",
     "linear_row_statistics",
+    "patch",
 ]
