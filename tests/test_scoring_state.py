@@ -191,7 +191,8 @@ def test_notebook_html_escapes_the_data(score: Score) -> None:
 
     html = score._repr_html_()
     Tags().feed(html)
-    assert seen == {"div", "table", "caption", "tr", "th", "td"}
+    assert not seen & {"b", "script", "html", "main"}
+    assert {"div", "svg", "table"} <= seen
     assert "&lt;b&gt;cat&lt;/b&gt;" in html
     assert "&lt;3&gt;" in html
 
@@ -232,7 +233,7 @@ import sys; sys.modules[{missing!r}] = None
 import kosa
 PATH = {str(tmp_path / "a.csv")!r}
 score = kosa.score([1, 0], logits=[[0.0, 1.0], [1.0, 0.0]])
-assert "cross-entropy" in str(score) and "<table>" in score._repr_html_()
+assert "cross-entropy" in str(score) and "<table" in score._repr_html_()
 assert score == kosa.score([([1, 0], [[0.0, 1.0], [1.0, 0.0]])], logits=True)
 try:
     {wanted}

@@ -278,9 +278,9 @@ class Score:
         return rich_view(self)
 
     def _repr_html_(self) -> str:
-        from kosa.scoring.table import html
+        from kosa.scoring.report import fragment
 
-        return html(self)
+        return fragment(self)
 
 
 def _plain(value: Any) -> Any:

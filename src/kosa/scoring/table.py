@@ -1,8 +1,7 @@
-"""A Score as a table: for a terminal (rich), as plain text, and as HTML for a notebook."""
+"""A Score as a table: for a terminal (rich), and as plain text."""
 
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from kosa.scoring.comparison import Comparison
@@ -187,20 +186,6 @@ def rich_view(score: Score) -> Any:
             view.add_row(*(Text(cell) for cell in row))
         views.append(view)
     return Group(*views)
-
-
-def html(score: Score) -> str:
-    """Plain HTML tables; everything from the data is escaped."""
-    summary = "".join(
-        f"<tr><th scope='row'>{escape(name)}</th><td>{escape(value)}</td></tr>"
-        for name, value in figures(score)
-    )
-    parts = [f"<table><caption>Score, from {escape(score.predictions)}</caption>{summary}</table>"]
-    for title, heads, rows in tables(score):
-        header = "".join(f"<th scope='col'>{escape(head)}</th>" for head in heads)
-        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-        parts.append(f"<table><caption>{escape(title)}</caption><tr>{header}</tr>{body}</table>")
-    return f"<div>{''.join(parts)}</div>"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from zlib import crc32
 
 from kosa.scoring.report.header import header
 from kosa.scoring.report.markup import Markup, element, join, visible
@@ -32,7 +33,7 @@ def document(score: Score, *, lang: Lang = "en", title: str | None = None) -> st
         element("title", visible(title) if title else say("page_title"), " · Kosa"),
         element("style", _style("page")),
     )
-    body = element("body", Markup("\n"), fragment(score, lang=lang, title=title), Markup("\n"))
+    body = element("body", Markup("\n"), _report("main", score, title, say, Ids()), Markup("\n"))
     return f'<!doctype html>\n<html lang="{say.lang}">\n{head}\n{body}\n</html>\n'
 
 
@@ -42,16 +43,22 @@ def write(score: Score, path: str | os.PathLike[str], *, lang: Lang = "en", titl
 
 
 def fragment(score: Score, *, lang: Lang = "en", title: str | None = None) -> Markup:
-    """The report with its style, for a page that is there already."""
+    """The report with its style, for a page that is there already, such as a notebook's."""
     say = _speaker(score, lang)
-    parts = join(*(join("\n", part) for part in _parts(score, title, say) if part is not None))
-    return element(
-        "main", element("style", _style("style")), parts, Markup("\n"), class_="kosa-report", lang=say.lang
+    # Several reports may stand on one page, and their pictures are told apart by these names.
+    number = crc32(
+        repr((title, score.rows, score.cross_entropy, score.brier, lang)).encode("utf-8", "replace")
     )
+    return _report("div", score, title, say, Ids(f"kosa-{number:08x}"))
 
 
-def _parts(score: Score, title: str | None, say: Speaker) -> Iterator[Markup | None]:
-    ids = Ids()
+def _report(kind: str, score: Score, title: str | None, say: Speaker, ids: Ids) -> Markup:
+    parts = (join("\n", part) for part in _parts(score, title, say, ids) if part is not None)
+    style = element("style", _style("style"))
+    return element(kind, style, *parts, Markup("\n"), class_="kosa-report", lang=say.lang)
+
+
+def _parts(score: Score, title: str | None, say: Speaker, ids: Ids) -> Iterator[Markup | None]:
     yield header(score, title, say)
     yield versus_section(score, score.against, say)
     yield losses_section(score, say, ids)
