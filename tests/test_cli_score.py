@@ -145,7 +145,7 @@ BAD = {
         "nowhere.csv --target y --logits z*",
         "cannot read or write 'nowhere.csv': No such file or directory",
     ),
-    "directory": (". --target y --logits z*", "'.' is a directory without files of predictions"),
+    "directory": (". --target y --logits z*", "cut.parquet' cannot be read as Parquet: its end"),
 }
 # How the same lines come about is the same from here on: these run within this process.
 BAD_USE = {

@@ -14,7 +14,7 @@ from kosa.scoring.columns import Selection
 from kosa.scoring.errors import InputError
 from kosa.scoring.readers import Columns, one_line, rows_per_batch, width
 
-_BUFFERS = 1 << 25  # bytes read ahead over all columns of a row group
+_BUFFERS = 1 << 23  # bytes read ahead over all columns of a row group
 _PAGE = 1 << 20  # bytes of a page, and of a dictionary, unless who writes the file asks for other sizes
 
 
@@ -65,7 +65,7 @@ class ParquetFile:
             ) from error
 
     def held(self, selection: Selection) -> int:
-        """Bytes in memory beside the batches: of each column a page, packed and unpacked, a dictionary, and a buffer."""
+        """Bytes in memory beside the batches: of each column a page, a dictionary or a packed page, and a buffer."""
         largest, names = 0, set(selection.all)
         with self._open() as file:
             metadata = file.metadata
@@ -76,14 +76,14 @@ class ParquetFile:
                     for column in columns
                     if column.path_in_schema.split(".")[0] in names
                 ]
-                largest = max(largest, sum(3 * min(size, _PAGE) for size in sizes))
+                largest = max(largest, sum(int(2.3 * min(size, _PAGE)) for size in sizes))
         return largest + _BUFFERS
 
     def chunks(
         self, selection: Selection, rows: int | None, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[Columns, float]]:
         names = list(selection.all)
-        buffer = max(1 << 14, min(1 << 20, _BUFFERS // len(names)))
+        buffer = max(1 << 14, min(1 << 18, _BUFFERS // len(names)))
         stop = self.rows if stop is None else stop
         with reading(self.name, "Parquet"), self._open(buffer) as file:
             for number, (first, count) in enumerate(self._groups):

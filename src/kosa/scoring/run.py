@@ -1,5 +1,6 @@
 """`kosa.score`: the figures of a whole data set, streamed."""
 
+import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -13,13 +14,14 @@ from kosa.scoring.batch import Batch
 from kosa.scoring.columns import Wanted
 from kosa.scoring.errors import InputError, InputTypeError
 from kosa.scoring.result import Score
+from kosa.scoring.scale import Scale
 from kosa.scoring.scorer import Scorer, Units, top_k_of
 from kosa.scoring.sources import (
+    Tables,
     is_names,
     is_path,
     read_arrays,
     read_batches,
-    read_tables,
     selections,
     table_readers,
 )
@@ -51,6 +53,11 @@ def score(
     mask: Any = None,
     against: Any = None,
     against_columns: Mapping[str, Any] | None = None,
+    memory: int | str | None = None,
+    jobs: int | None = None,
+    executor: Any = None,
+    on: str | None = None,
+    state: str | os.PathLike[str] | None = None,
     progress: Callable[[int, float], object] | None = None,
 ) -> Score:
     """Cross-entropy and its companions over a data set, in one pass and bounded memory, computed in float64.
@@ -80,7 +87,8 @@ def score(
             name them.
         force: score rows that do not look like what they are said to be, as they are.
         worst: how many of the worst rows to keep.
-        batch_size: rows worked on at a time; default: two million predictions, 8 MiB of float32.
+        batch_size: rows worked on at a time; default: eight million predictions, at most 65,536 rows, and what fits
+            into `memory`.
         group: column, array or key of one name a row (strings or integers). Each group gets its figures, and the
             confidence interval is over groups: rows of one group may depend on each other. They need not stand
             together.
@@ -101,6 +109,15 @@ def score(
         against: other predictions of the same rows in the same order, compared row by row: files or a table as
             `source` is; for arrays the other array. The result's `against` says which is better, and where.
         against_columns: the prediction columns of `against`, if other than those of `source`: {"probs": "p*"}.
+        memory: the most bytes to take, as a number or as in "500MB"; shared by the local processes. It decides the rows
+            of a batch; ValueError, before anything is scored, where the columns cannot be read in so little.
+        jobs: of files: how many local processes score them. A script that uses it needs its
+            `if __name__ == "__main__":`, as all that starts processes does.
+        executor: of files: any `concurrent.futures.Executor`, whose workers see the files under the same names. Each
+            worker reads parts of its own and returns a state.
+        on: of files: the address of a Dask scheduler, as in "tcp://scheduler:8786".
+        state: of files: a path where the state is kept while the run goes, every few seconds and at Ctrl-C or SIGTERM.
+            The same call goes on from there; a file of another run is refused.
         progress: called after each batch with the rows so far and the fraction of the bytes read (NaN:
             unknown).
 
@@ -128,8 +145,9 @@ def score(
             raise InputError(f"`{name}` is {value}, expected {least} or more")
     units = Units.of(per)
     roles = Roles(target, predictions, weight, id, group, units.counted)
-    layout = tokens.Tokens.of(documents, padding, mask)
-    found_group, ours = _open(source, kind, roles, batch_size, layout)
+    layout = tokens.Tokens.of(documents, padding, mask, force)
+    scale = Scale(memory, jobs, executor, on, state)
+    found_group, ours = _open(scale.seen_by_all(source), kind, roles, batch_size, layout)
 
     def scorer(kind: str) -> Scorer:
         return Scorer(
@@ -150,13 +168,21 @@ def score(
         "totals": units.totals,
     }
     if against is None:
-        return stream(ours, scorer(kind), view, progress)
+        if isinstance(ours, Tables) and (scale.given or ours.in_pieces):
+            from kosa.scoring.pipeline import score_files
+
+            return score_files(ours, scorer(kind), scale, force, progress).result(**view)
+        scale.refuse("files: this source is read once, by this process")
+        return stream(_stream(ours), scorer(kind), view, progress)
+    scale.refuse("one set of predictions, and not `against` another")
     other, columns = _other(kind, roles, against, against_columns)
     rows_of = source if not is_names(predictions) and predictions is not True else against
     _, theirs = _open(rows_of, other, replace(columns, weight=None, group=None, units={}), batch_size, layout)
     from kosa.scoring.against import compare
 
-    return compare(ours, theirs, scorer(kind), scorer(other), _name(against), view, progress)
+    return compare(
+        _stream(ours), _stream(theirs), scorer(kind), scorer(other), _name(against), view, progress
+    )
 
 
 def stream(
@@ -173,6 +199,11 @@ def stream(
             if progress is not None:
                 progress(scorer.rows, batch.fraction)
     return scorer.result(**view)
+
+
+def _stream(source: Tables | Generator[Batch, None, None]) -> Generator[Batch, None, None]:
+    """The batches of a source."""
+    return source.batches() if isinstance(source, Tables) else source
 
 
 def _other(kind: str, roles: "Roles", against: Any, columns: Mapping[str, Any] | None) -> tuple[str, "Roles"]:
@@ -232,8 +263,8 @@ def _said(kinds: Mapping[str, Any]) -> tuple[str, Any]:
 
 def _open(
     source: Any, kind: str, roles: "Roles", rows: int | None, layout: "tokens.Tokens"
-) -> tuple[str | None, Generator[Batch, None, None]]:
-    """The name of the groups, and the source's batches, by what it is."""
+) -> tuple[str | None, Tables | Generator[Batch, None, None]]:
+    """The name of the groups, and the source's tables or batches, by what it is."""
     if kind == tokens.KIND and not is_names(roles.predictions):
         source, roles, layout = _token_table(source, roles, layout)
     target, predictions = roles.target, roles.predictions
@@ -259,7 +290,7 @@ def _open(
         per = tuple(roles.units.items())
         wanted = Wanted(kind, predictions, target or "", roles.weight, roles.id, roles.group, per)
         readers, wanted = tokens.wrap(readers, wanted, layout)
-        return wanted.group, read_tables(readers, selections(readers, wanted), rows)
+        return wanted.group, Tables(readers, selections(readers, wanted), rows)
     if not isinstance(source, Iterable):
         raise InputTypeError(
             f"cannot score a source of type {type(source).__name__}; expected files, a table, arrays or batches"

@@ -1,6 +1,7 @@
 """From batches to a state."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +82,17 @@ class Scorer:
             top_k=bool(setup.top_k),
             temperature=setup.temperature,
         )
+
+    def start(self, batch: Batch) -> None:
+        """Learn the classes and the clip from the first batch, and add nothing."""
+        self._start(batch, batch.predictions.shape[1] if batch.predictions.ndim > 1 else 0)
+
+    def fresh(self) -> "Scorer":
+        """One that knows what this one has learnt, and has seen nothing."""
+        found = copy(self)
+        found._suspicion = Suspicion()
+        found.state = None if self.state is None else State(self.state.setup)
+        return found
 
     def _start(self, batch: Batch, width: int) -> None:
         """Learn the classes and the clip from the first batch."""

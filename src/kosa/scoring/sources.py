@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -76,23 +76,31 @@ def selections(readers: Sequence[Reader], wanted: Wanted) -> Selection:
     return found[0]
 
 
-def read_tables(
-    readers: Sequence[Reader], selection: Selection, rows: int | None, skip: int = 0
-) -> Generator[Batch, None, None]:
-    """The rows of all files but the first `skip`, one file after another."""
-    size = sum(reader.size for reader in readers)
-    before, first = 0, 0
-    for reader in readers:
-        count = sum(getattr(reader, "pieces", ()))
-        if not count or first + count > skip:
+@dataclass(frozen=True)
+class Tables:
+    """Files or tables with the columns to read of each; `rows` of a batch, if the user says."""
+
+    readers: Sequence[Reader]
+    selection: Selection
+    rows: int | None
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether some of them need not be read from the start."""
+        return any(hasattr(reader, "pieces") for reader in self.readers)
+
+    def batches(self) -> Generator[Batch, None, None]:
+        """All rows, one file after another."""
+        size = sum(reader.size for reader in self.readers)
+        before, first = 0, 0
+        for reader in self.readers:
             count = 0
-            for batch in read_rows(reader, selection, rows, max(0, skip - first)):
-                count = batch.place.first + len(batch.predictions)
-                if len(batch.predictions):
-                    fraction = (before + batch.fraction * reader.size) / size if size else math.nan
-                    yield replace(batch, first=first + batch.first, fraction=fraction)
-        first += count
-        before += reader.size
+            for batch in read_rows(reader, self.selection, self.rows):
+                count = batch.first + len(batch.predictions)
+                fraction = (before + batch.fraction * reader.size) / size if size else math.nan
+                yield replace(batch, first=first + batch.first, fraction=fraction)
+            first += count
+            before += reader.size
 
 
 def read_rows(
