@@ -36,7 +36,7 @@ def part(made: Rows, start: int, stop: int) -> Rows:
     return replace(made.chosen(np.arange(start, stop)), first=start, ids=made.ids[start:stop])
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(cuts=CUTS, data=st.data())
 def test_any_batches_order_and_merges_give_the_same_bytes(
     cuts: list[int], data: st.DataObject, whole: tuple[Rows, bytes]
@@ -56,7 +56,7 @@ def test_any_batches_order_and_merges_give_the_same_bytes(
     assert dump(first) == expected
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(
     losses=st.lists(st.floats(0.0, 1e150), min_size=1, max_size=30),
     weights=st.lists(st.floats(1e-30, 1e30), min_size=30, max_size=30),
