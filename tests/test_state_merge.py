@@ -216,7 +216,7 @@ def test_too_many_confused_pairs_are_not_kept(monkeypatch: pytest.MonkeyPatch) -
 def test_pairs_of_many_classes_are_found_too() -> None:
     # More classes than the table of places is made for.
     random = np.random.default_rng(3)
-    logits, labels = random.standard_normal((300, 600)), random.integers(0, 600, 300)
+    logits, labels = random.standard_normal((300, 2100)), random.integers(0, 2100, 300)
     once = kosa.score(labels, logits=logits, worst=1)
     assert once.confused_pairs == len({*zip(labels.tolist(), logits.argmax(axis=1).tolist(), strict=True)})
     assert once.confusions[0].loss == pytest.approx(once.worst[0].loss, rel=1e-12)

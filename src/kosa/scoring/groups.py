@@ -13,6 +13,7 @@ from kosa.scoring.tables import KeyedSums
 
 MOST_GROUPS = 1 << 16
 MOST_PAIRS = 1 << 18
+_MOST_PLACES = 1 << 22  # 16 MiB: up to 2,048 classes
 
 
 class Groups:
@@ -139,10 +140,9 @@ class Confusions:
         self._classes = classes
         self._weighted = weighted
         self._sums: KeyedSums | None = KeyedSums(weighted)
-        # Where there can be few pairs, a table finds a pair's place; else a sort and a dictionary.
-        self._places = (
-            np.full(classes * classes, -1, dtype=np.int64) if classes * classes <= MOST_PAIRS else None
-        )
+        # Where it is of bearable size a table finds a pair's place; else a sort and a dictionary.
+        few = classes * classes <= _MOST_PLACES
+        self._places = np.full(classes * classes, -1, dtype=np.int32) if few else None
 
     def add(self, label: Integers, predicted: Integers, loss: Floats, weight: Floats | None) -> None:
         """Add rows that are not correct."""
@@ -158,12 +158,12 @@ class Confusions:
                 new = np.unique(pair[place < 0])
                 self._places[new] = self._sums.place(new.tolist())
                 place = self._places[pair]
-        self._sums.add(place, loss, weight, None)
+        self._sums.add(place.astype(np.int64), loss, weight, None)
         self._forget_too_many()
 
     def merge(self, other: Self) -> None:
         if self._sums is None or other._sums is None:
-            self._sums = None
+            self._sums = self._places = None
             return
         self._sums.merge(other._sums)
         self._remember_places()
@@ -175,7 +175,7 @@ class Confusions:
 
     def _forget_too_many(self) -> None:
         if self._sums is not None and len(self._sums) > MOST_PAIRS:
-            self._sums = None
+            self._sums = self._places = None
 
     def sums(self) -> KeyedSums | None:
         """The pairs' sums, keys label·K + predicted in order; None of too many."""
