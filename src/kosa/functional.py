@@ -15,6 +15,9 @@ _known_options = lru_cache(maxsize=256, typed=True)(Options)
 
 def as_options(*values: Any) -> Options:
     """The same options as in an earlier call need no second check, which takes as long as a small kernel."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.compiler.is_compiling():  # which traces no cache
+        return Options(*values)
     try:
         return _known_options(*values)
     except TypeError:  # a value that cannot be hashed, or is of a wrong type

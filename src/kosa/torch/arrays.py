@@ -99,6 +99,14 @@ def floating(value: Any, name: str) -> Tensor:
     return value
 
 
+def autocast(x: Tensor) -> torch.dtype | None:
+    """What autocast computes products of this tensor in; None where it is off, as it always is for float64."""
+    device = x.device.type
+    if x.dtype == torch.float64 or device == "meta" or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)
+
+
 def targets_of(value: Any, predictions: Tensor, axis: int, name: str) -> Tensor:
     """Return targets that fit the predictions: class indices or distributions."""
     targets = tensor_like(value, "targets", predictions)

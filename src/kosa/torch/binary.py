@@ -180,6 +180,6 @@ def losses(
     predictions: Tensor, targets: Tensor, pos_weight: Tensor | None, weight: Tensor | None, options: Options
 ) -> Tensor:
     """Return the loss of each element, float64, differentiable with respect to the predictions."""
-    function = dense.choose(BinaryLosses, _Traced)
     rest = options.kind, int(options.ignore_index), float(options.label_smoothing)
-    return function.apply(predictions, targets, pos_weight, weight, *rest)
+    args = predictions, targets, pos_weight, weight, *rest
+    return dense.applied(BinaryLosses, _Traced, binary_losses_op, *args)

@@ -2,7 +2,7 @@
 
 The operators know nothing of derivatives. The functions around them do, to any order and in both modes: first derivatives
 by kernels, second ones by `plain`. torch.compile does not take a Function that has a jvp: while it traces, its stand-in
-without one is used, and forward mode is refused (`choose`) rather than answered with zeros.
+without one is used, and forward mode is refused (`applied`) rather than answered with zeros.
 """
 
 from typing import Any
@@ -113,15 +113,16 @@ def forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
-def choose(eager: Any, traced: Any) -> Any:
-    """The Function to apply: torch.compile traces only one that has no jvp."""
+def applied(eager: Any, traced: Any, operator: Any, *args: Any) -> Any:
+    """Apply a Function: torch.compile traces only one that has no jvp, and none at all where no gradient is wanted."""
     if not torch.compiler.is_compiling():
-        return eager
+        return eager.apply(*args)
     if forward_mode():
         raise RuntimeError(
             "torch.compile loses the tangents of kosa's functions: call torch.func.jvp outside of it"
         )
-    return traced
+    wanted = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in args)
+    return traced.apply(*args) if wanted else operator(*args)
 
 
 def front(x: Any, dim: int | None, size: int) -> Any:
@@ -301,4 +302,5 @@ def row_losses(
     options: Options,
 ) -> Tensor:
     """Return the loss of each row, float64, differentiable with respect to predictions and distributions."""
-    return choose(RowLosses, _Traced).apply(predictions, targets, class_weight, row_weight, *flat(options))
+    args = predictions, targets, class_weight, row_weight, *flat(options)
+    return applied(RowLosses, _Traced, row_losses_op, *args)

@@ -147,7 +147,8 @@ def linear_cross_entropy(
     """
     x = arrays.floating(input, "input")
     w = arrays.tensor_like(linear_weight, "linear_weight", x)
-    _check_shapes(x, w, linear_bias)
+    bias = None if linear_bias is None else arrays.tensor_like(linear_bias, "linear_bias", x)
+    _check_shapes(x, w, bias)
     if ignore_index is not None and getattr(target, "is_floating_point", bool)():
         raise ValueError(
             "`ignore_index` marks class indices, but `target` holds probabilities: leave it out, or give the rows "
@@ -158,8 +159,8 @@ def linear_cross_entropy(
         reduction, denominator, empty,
     )  # fmt: skip
     if w.dim() == 2:
-        return _linear(x, w, target, linear_bias, weight, sample_weight, plain_options, workspace, shift)
-    return _many_heads(x, w, target, linear_bias, weight, sample_weight, plain_options, workspace, shift)
+        return _linear(x, w, target, bias, weight, sample_weight, plain_options, workspace, shift)
+    return _many_heads(x, w, target, bias, weight, sample_weight, plain_options, workspace, shift)
 
 
 class LinearStatistics(NamedTuple):
@@ -211,7 +212,8 @@ def linear_row_statistics(
     w = arrays.tensor_like(linear_weight, "linear_weight", x)
     if w.dim() != 2:
         raise ValueError(f"`linear_weight` must be (C, D), but has shape {tuple(w.shape)}")
-    _check_shapes(x, w, linear_bias)
+    bias = None if linear_bias is None else arrays.tensor_like(linear_bias, "linear_bias", x)
+    _check_shapes(x, w, bias)
     options = Options(
         "logits",
         -1,
@@ -221,7 +223,7 @@ def linear_row_statistics(
         temperature,
         z_loss,
     )
-    tensors = prepared(x, w, target, linear_bias, weight, sample_weight, workspace, shift)
+    tensors = prepared(x, w, target, bias, weight, sample_weight, workspace, shift)
     figures = linear.statistics(tensors, options, workspace, shift)
     return LinearStatistics(figures[0], figures[1], figures[2], figures[4])
 
@@ -238,9 +240,8 @@ def prepared(
     _loss.targets_are_indices(
         tuple(t.shape), t.dtype, arrays.kind_of(t.dtype), (*rows, w.shape[0]), len(rows), name
     )
-    if torch.is_autocast_enabled(x.device.type):
-        to = torch.get_autocast_dtype(x.device.type)
-        x, w, b = x.to(to), w.to(to), None if b is None else b.to(to)
+    x, w = (y.to(arrays.autocast(y) or y.dtype) for y in (x, w))
+    b = None if b is None else b.to(arrays.autocast(b) or b.dtype)
     for what, tensor in (("linear_weight", w), ("linear_bias", b)):
         if tensor is not None and tensor.dtype != x.dtype:
             raise TypeError(f"`{what}` must have the dtype of `input`, {x.dtype}, but has {tensor.dtype}")
@@ -370,6 +371,4 @@ def _dtype_of_loss(x: Tensor, t: Tensor, class_weight: Tensor | None) -> torch.d
         dtype = torch.promote_types(dtype, t.dtype)
         if class_weight is not None:
             dtype = torch.promote_types(dtype, class_weight.dtype)
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.promote_types(dtype, torch.float32)
-    return dtype
+    return dtype if arrays.autocast(x) is None else torch.promote_types(dtype, torch.float32)

@@ -63,7 +63,7 @@ def linear_losses_op(
     work = _job(hidden, weight, targets, class_weight, row_weight, None, options)
     losses = np.zeros(hidden.shape[:-1])
     h = _matrix(hidden)
-    products = TorchProducts(h, weight.detach(), bias, (False, False, False), workspace)
+    products = TorchProducts(h, weight.detach(), bias, (False, False, False))
     cpu.run(work, products, 1.0, losses.reshape(-1), workspace=workspace)
     return torch.from_numpy(losses)
 
@@ -94,7 +94,7 @@ def linear_gradients_op(
     losses = np.zeros(hidden.shape[:-1])
     h = _matrix(hidden)
     needs = (needs_hidden, needs_weight, needs_bias)
-    products = TorchProducts(h, weight.detach(), bias, needs, workspace)
+    products = TorchProducts(h, weight.detach(), bias, needs)
     dt = torch.zeros(targets.shape if needs_targets else (0,), dtype=targets.dtype)
     cpu.run(
         work, products, scale, losses.reshape(-1), workspace=workspace, slopes=any(needs),
@@ -136,7 +136,7 @@ def linear_statistics_op(
     shape = hidden.shape[:-1]
     figures = Statistics(*(np.zeros(shape, np.int64 if i == 2 else np.float64) for i in range(7)))
     h = _matrix(hidden)
-    products = TorchProducts(h, weight.detach(), bias, (False, False, False), workspace)
+    products = TorchProducts(h, weight.detach(), bias, (False, False, False))
     cpu.statistics(work, products, Statistics(*(f.reshape(-1) for f in figures)), workspace=workspace)
     a, b, c, d, e, f, g = (torch.from_numpy(figure) for figure in figures)
     return a, b, c, d, e, f, g
@@ -419,26 +419,51 @@ def _one_by_one(function: Any, info: Any, dims: Any, args: tuple[Any, ...]) -> A
     return tuple(torch.stack(each) for each in zip(*results, strict=True)), (0,) * len(results[0])
 
 
+class _Once(torch.autograd.Function):
+    """A gradient, and what it depends on → the gradient: to differentiate it is an error, where it would be zero."""
+
+    @staticmethod
+    def forward(gradient: Tensor, *_: Any) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(
+            "the statistics are differentiable once: take further derivatives of linear_cross_entropy(reduction='none')"
+        )
+
+
 class _Statistics(torch.autograd.Function):
     """hidden, weight, bias, targets, class_weight, row_weight, options → the figures; loss and lse have gradients."""
 
     @staticmethod
-    def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
-        figures = linear_statistics_op(*args)
-        ctx.mark_non_differentiable(*figures[2:])
-        ctx.save_for_backward(*args[:6])
-        ctx.options = args[6:]
-        return tuple(figures)
+    def forward(*args: Any) -> tuple[Tensor, ...]:
+        return linear_statistics_op(*args)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[2:])
+        ctx.save_for_backward(*inputs[:6])
+        ctx.options = inputs[6:]
+
+    @staticmethod
     def backward(ctx: Any, of_loss: Tensor, of_lse: Tensor, *_: Any) -> Any:
-        return *_gradients(ctx, of_loss.expand(ctx.saved_tensors[0].shape[:-1]), of_lse), *(None,) * 9
+        with torch.no_grad():
+            grads = _gradients(ctx, of_loss, of_lse)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            sources = of_loss, of_lse, *ctx.saved_tensors
+            grads = [None if grad is None else _Once.apply(grad, *sources) for grad in grads]
+        return *grads, *(None,) * 9
 
 
 def losses(tensors: Tensors, options: Options, workspace: int | None, shift: int) -> Tensor:
     """Return the loss of each row, float64."""
-    return dense.choose(LinearLosses, _TracedLosses).apply(*tensors, *flat(options, workspace, shift))
+    args = *tensors, *flat(options, workspace, shift)
+    return dense.applied(LinearLosses, _TracedLosses, linear_losses_op, *args)
 
 
 def scaled_sum(
@@ -457,4 +482,9 @@ def scaled_sum(
 
 def statistics(tensors: Tensors, options: Options, workspace: int | None, shift: int) -> tuple[Tensor, ...]:
     """Return the figures of each row."""
-    return _Statistics.apply(*tensors, *flat(options, workspace, shift))
+    if dense.forward_mode():
+        raise RuntimeError(
+            "the statistics have no forward mode: take jvp of linear_cross_entropy(reduction='none')"
+        )
+    args = *tensors, *flat(options, workspace, shift)
+    return dense.applied(_Statistics, _Statistics, linear_statistics_op, *args)

@@ -123,7 +123,7 @@ def _of_linear(hidden: Any, weight: Any, bias: Any) -> tuple[Tensor, Tensor, Ten
     for name, tensor in (("weight", w), ("bias", b)):
         if tensor is not None and tensor.device != x.device:
             raise ValueError(f"`{name}` is on {tensor.device}, but `hidden` is on {x.device}: move it there")
-        if tensor is not None and tensor.dtype != x.dtype:
+        if tensor is not None and tensor.dtype != x.dtype and arrays.autocast(x) is None:
             raise TypeError(f"`{name}` must have the dtype of `hidden`, {x.dtype}, but has {tensor.dtype}")
     return x, w, b
 
