@@ -24,6 +24,12 @@ def header(score: Score, title: str | None, say: Speaker) -> Markup:
     )
 
 
+def whole_of(score: Score, say: Speaker) -> str:
+    """What shares are of: the rows, or their weight where they have one."""
+    words = "whole_rows" if score.weight == score.rows else "whole_weight"
+    return say(words, count=numbers.count(score.weight))
+
+
 def _lead(score: Score, say: Speaker) -> str:
     parts = []
     if math.isfinite(score.low):
@@ -64,7 +70,7 @@ def _figure(words: str, value: str, unit: str, of: str) -> Markup:
 
 def _figures(score: Score, say: Speaker) -> Iterator[tuple[str, str, str, str]]:
     """Name, value, unit, and what it is over."""
-    nats, weight = say("nats"), numbers.count(score.weight)
+    nats, weight, whole = say("nats"), numbers.count(score.weight), whole_of(score, say)
     over = say("over_weight", weight=weight, rows_read=numbers.count(score.rows))
     if score.weight == score.rows:
         over = say("over_rows", weight=weight)
@@ -86,9 +92,9 @@ def _figures(score: Score, say: Speaker) -> Iterator[tuple[str, str, str, str]]:
         yield say("bits_per", unit=one), numbers.number(entry.bits), say("unit_bits"), per
         yield say("perplexity_per", unit=one), numbers.number(entry.perplexity), "", per
     if math.isfinite(score.accuracy):
-        yield say("accuracy_short"), numbers.percent(score.accuracy, 2), "", say("of_weight", weight=weight)
+        yield say("accuracy_short"), numbers.percent(score.accuracy, 2), "", say("of_weight", whole=whole)
     for top in score.top:
-        of = say("of_weight", weight=weight)
+        of = say("of_weight", whole=whole)
         yield say("top_k", k=top.k), numbers.percent(top.accuracy, 2), "", of
     if math.isfinite(score.skill):
         of = say("of_skill", prior=numbers.number(score.prior_cross_entropy))
@@ -96,7 +102,7 @@ def _figures(score: Score, say: Speaker) -> Iterator[tuple[str, str, str, str]]:
     if math.isfinite(score.brier):
         yield say("brier"), numbers.number(score.brier), "", over
     if math.isfinite(score.calibration_error):
-        of = say("of_calibration", bins=len(score.bins), weight=weight)
+        of = say("of_calibration", bins=len(score.bins), whole=whole)
         yield say("calibration_error"), numbers.percent(score.calibration_error, 2), "", of
     if score.target_entropy:
         yield say("target_entropy"), numbers.number(score.target_entropy), nats, say("of_target_entropy")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from kosa.scoring.report import numbers
 from kosa.scoring.report.bars import Bar, BarTable, bar_table, plain_table
+from kosa.scoring.report.header import whole_of
 from kosa.scoring.report.histogram import Losses, histogram
 from kosa.scoring.report.losses import carried_by_worst, losses_of, median
 from kosa.scoring.report.markup import Markup, element, join
@@ -107,7 +108,8 @@ def reliability_section(score: Score, say: Speaker, ids: Ids) -> Markup | None:
     heading = say(f"reliability_heading_{name}", error=_points(error), gap=_points(abs(gap)))
     beside = join(
         element(
-            "p", say("reliability_text", error=_points(error), bins=len(score.bins), weight=_weight(score))
+            "p",
+            say("reliability_text", error=_points(error), bins=len(score.bins), whole=whole_of(score, say)),
         ),
         _temperature(score, say),
         _split(score.loss_split, say),
@@ -130,10 +132,6 @@ def reliability_section(score: Score, say: Speaker, ids: Ids) -> Markup | None:
 
 def _points(share: float) -> str:
     return numbers.fixed(100 * share, 1)
-
-
-def _weight(score: Score) -> str:
-    return numbers.count(score.weight)
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

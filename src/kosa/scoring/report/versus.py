@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from kosa.scoring.comparison import Comparison, PairScore
 from kosa.scoring.report import numbers
 from kosa.scoring.report.bars import Bar, BarTable, bar_table
+from kosa.scoring.report.header import whole_of
 from kosa.scoring.report.markup import Markup, element, join, name
 from kosa.scoring.report.sections import section
 from kosa.scoring.report.words import Speaker
@@ -28,7 +29,7 @@ def versus_section(score: Score, found: Comparison | None, say: Speaker) -> Mark
         "ours": numbers.number(score.cross_entropy),
         "theirs": numbers.number(found.score.cross_entropy),
     }
-    other = name(found.name, _SHORT)
+    other = "B" if found.name == "B" else say.markup("versus_name", name=name(found.name, _SHORT))
     known = math.isfinite(found.low) and math.isfinite(found.high)
     certain = known and (found.low > 0 or found.high < 0)
     winner = "a" if found.difference < 0 else "b"
@@ -37,13 +38,13 @@ def versus_section(score: Score, found: Comparison | None, say: Speaker) -> Mark
     return section(
         heading,
         element("p", text, class_="small"),
-        element("figure", _shares(found, say)),
+        element("figure", _shares(score, found, say)),
         _where(found.classes, found, say, say("class"), "versus_classes"),
         _where(found.groups, found, say, found.interval_over, "versus_groups"),
     )
 
 
-def _shares(found: Comparison, say: Speaker) -> Markup:
+def _shares(score: Score, found: Comparison, say: Speaker) -> Markup:
     lines = (
         ("versus_wins", found.wins, "bar good"),
         ("versus_ties", found.ties, "bar rows"),
@@ -53,7 +54,7 @@ def _shares(found: Comparison, say: Speaker) -> Markup:
         Bar(element("span", say(words)), 0.0, share, (numbers.percent(share),), style=style)
         for words, share, style in lines
     ]
-    caption = say("versus_shares", weight=numbers.count(found.weight))
+    caption = say("versus_shares", whole=whole_of(score, say))
     heads = ("", "", say("share_head"))
     return bar_table(BarTable(caption, heads, bars), numbers.percent_tick)
 
