@@ -110,6 +110,32 @@ def _shown(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _scaled(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of how and where the work is done, which change no figure."""
+    for option in (
+        click.option(
+            "--batch-size",
+            type=click.IntRange(min=1),
+            metavar="ROWS",
+            help="Rows at a time. [default: what fits into the memory]",
+        ),
+        click.option(
+            "--state",
+            metavar="FILE",
+            help="Keep the state here while it runs: after Ctrl-C the same command goes on.",
+        ),
+        click.option("--on", metavar="ADDRESS", help="Score on a Dask cluster: tcp://scheduler:8786."),
+        click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Score by N local processes."),
+        click.option(
+            "--memory",
+            metavar="BYTES",
+            help="Take no more, over all local processes: 500MB, 2GiB. [default: 550MB each]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @cli.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--target", metavar="COLUMN", help="Labels; a list or several columns: soft targets.")
@@ -153,12 +179,7 @@ def _shown(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--against-probs", metavar="COLUMNS")
 @click.option("--against-log-probs", metavar="COLUMNS")
 @_shown
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    metavar="ROWS",
-    help="Rows at a time. [default: 2 million predictions]",
-)
+@_scaled
 def score(
     files: tuple[str, ...],
     target: str | None,
@@ -188,10 +209,15 @@ def score(
     report: str | None,
     lang: str,
     batch_size: int | None,
+    state: str | None,
+    on: str | None,
+    jobs: int | None,
+    memory: str | None,
 ) -> None:
     """Cross-entropy, perplexity, accuracy and more of predictions in files, in bounded memory.
 
-    The FILEs (Parquet, Arrow IPC, Feather, CSV, JSON Lines, NPY, NPZ) are one data set. COLUMNS are a glob
+    The FILEs (Parquet, Arrow IPC, Feather, CSV, JSON Lines, NPY, NPZ; directories of them; globs) are one data
+    set. COLUMNS are a glob
     (z*), a list (a,b,c), or one column of lists; one column of numbers is a binary prediction, for class 1.
     """
     from kosa.scoring import terminal
@@ -218,6 +244,10 @@ def score(
             force=force,
             worst=worst,
             batch_size=batch_size,
+            state=state,
+            on=on,
+            jobs=jobs,
+            memory=memory,
             json_path=json_path,
             per=_units(per, columns=True),
             top_k=None if top_k is None else _whole_numbers(top_k),
@@ -318,8 +348,8 @@ def _errors() -> Iterator[None]:
         raise click.UsageError(message(error)) from error
     except ModuleNotFoundError as error:
         raise click.ClickException(str(error)) from error
-    except KeyboardInterrupt:
-        click.echo("kosa: interrupted; nothing was written", err=True)
+    except KeyboardInterrupt as error:
+        click.echo(f"kosa: {error or 'interrupted; nothing was written'}", err=True)
         sys.exit(130)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from kosa.scoring.errors import InputError
 from kosa.scoring.parallel import Workers
@@ -17,7 +18,7 @@ def cluster(address: str) -> Iterator[Workers]:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError('Dask is missing: pip install "kosa[dask]"', name="distributed") from error
     try:
-        client = Client(address, timeout=_SECONDS, set_as_default=False)
+        client: Any = Client(address, timeout=_SECONDS, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(f"`on`: no Dask scheduler answers at {address!r} within {_SECONDS} s") from error
     try:

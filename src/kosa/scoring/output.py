@@ -65,6 +65,10 @@ def message(error: Exception) -> str:
             "documents",
             "padding",
             "mask",
+            "memory",
+            "jobs",
+            "on",
+            "state",
         ):
             text = text.replace(f"`{name}`", f"`--{name}`")
         return text

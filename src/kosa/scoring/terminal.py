@@ -1,5 +1,6 @@
 """`kosa score` as it is typed: progress on stderr, the table on stdout."""
 
+import logging
 import math
 import sys
 import time
@@ -32,7 +33,7 @@ def run_score(
     Raises InputError or OSError, whose text is one line for the user.
     """
     check_paths(json_path, report)
-    with _progress() as progress:
+    with _progress() as progress, _told():
         result = score(
             list(files),
             **columns,
@@ -48,6 +49,28 @@ def class_list(text: str) -> list[str]:
     if text.startswith("@"):
         return Path(text[1:]).read_text(encoding="utf-8").splitlines()
     return [name.strip() for name in text.split(",")]
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What the run says of itself, on stderr: warnings always, its plan on a terminal."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    class Shown(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            console.print(record.getMessage(), markup=False)
+
+    log, handler = logging.getLogger("kosa"), Shown()
+    before = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO if console.is_terminal else logging.WARNING)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.propagate = before[1]
 
 
 @contextmanager
