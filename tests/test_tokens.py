@@ -12,7 +12,8 @@ from test_against import command
 
 import kosa
 from kosa.scoring import InputError
-from kosa.scoring.tokens import TokenIds, Tokens
+from kosa.scoring.tokenreaders import TokenIds
+from kosa.scoring.tokens import Tokens
 
 LENGTHS = (5, 1, 0, 12, 3, 1, 40, 2, 7, 9)
 TEXTS = [f"dé{'x' * length}" for length in LENGTHS]

@@ -22,7 +22,7 @@ from kosa.scoring.rows import Rows
 from kosa.scoring.scorer import Scorer
 from kosa.scoring.setup import Setup
 from kosa.scoring.tables import Tally
-from kosa.scoring.tokens import TokenIds
+from kosa.scoring.tokenreaders import TokenIds
 
 _SLACK = 1e-6  # by which soft targets may differ: one file may hold them as float32
 

@@ -21,7 +21,7 @@ from kosa.scoring.scale import Scale
 from kosa.scoring.scorer import Scorer
 from kosa.scoring.sources import Tables, read_rows
 from kosa.scoring.statefile import parse
-from kosa.scoring.tokens import DocumentReader
+from kosa.scoring.tokenreaders import DocumentReader
 from kosa.scoring.wholefile import lock
 
 _log = logging.getLogger("kosa")

@@ -25,6 +25,7 @@ from kosa.scoring.sources import (
     selections,
     table_readers,
 )
+from kosa.scoring.tokenreaders import wrap
 
 
 def score(
@@ -100,7 +101,7 @@ def score(
             width.
         equal_mass: bins of about equal weight.
         confidence: of the interval of the cross-entropy.
-        temperature: look for the temperature of least loss; takes about as long again as the rest.
+        temperature: look for the temperature of least loss; the whole then takes two to three times as long.
         documents: a row is a document: each column holds a list with one entry a token, the predictions a list of
             lists.
         padding: a place with this target (with `token_log_probs`: with this value) holds no token; "null" and
@@ -289,7 +290,7 @@ def _open(
             raise InputTypeError("`target`: name the column of the labels")
         per = tuple(roles.units.items())
         wanted = Wanted(kind, predictions, target or "", roles.weight, roles.id, roles.group, per)
-        readers, wanted = tokens.wrap(readers, wanted, layout)
+        readers, wanted = wrap(readers, wanted, layout)
         return wanted.group, Tables(readers, selections(readers, wanted), rows)
     if not isinstance(source, Iterable):
         raise InputTypeError(
