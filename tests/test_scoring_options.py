@@ -238,5 +238,5 @@ def test_what_only_arrays_take_is_said() -> None:
         TypeError, match="`per bytes`: name a column or key; only arrays take an array"
     ):
         kosa.score(table, "y", logits="z*", per={"bytes": [1, 2]})
-    with pytest.raises(InputError, match="'group' .*2.*"):
+    with pytest.raises(InputError, match=r"'group' .*2.*"):
         kosa.score([0, 1, 1], probs=[[0.5, 0.5]] * 3, group=["a", "b"])
