@@ -2,6 +2,8 @@
 
 import json
 import math
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -134,6 +136,34 @@ def test_padded_rows_keep_their_numbers(documents):
     assert [row.row for row in found.worst] == [
         int(np.flatnonzero(holes == -row.loss)[0]) for row in found.worst
     ]
+
+
+def test_a_kept_state_goes_on_only_with_the_same_padding_and_weights(tmp_path):
+    table = {"lp": [-1.0, -2.0, -3.0], "w": [1.0, 2.0, 3.0], "v": [3.0, 2.0, 1.0]}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    options = {"padding": -1, "weight": "w", "state": tmp_path / "t.state"}
+    found = scored(tmp_path / "t.parquet", **options)
+    assert found.cross_entropy == pytest.approx((2 * 2 + 3 * 3) / 5)
+    assert scored(tmp_path / "t.parquet", **options) == found
+    for other in ({"padding": -2}, {"weight": "v"}):
+        with pytest.raises(InputError, match=r"is a state of another run: options"):
+            scored(tmp_path / "t.parquet", **options | other)
+
+
+def test_two_processes_give_the_same_figures(documents, tmp_path):
+    flat = np.insert(np.concatenate(documents), [0, 30], math.nan)
+    pq.write_table(
+        pa.table({"lp": flat, "g": np.arange(len(flat)) // 9}), tmp_path / "t.parquet", row_group_size=20
+    )
+    options = {"padding": "nan", "group": "g"}
+    alone = scored(tmp_path / "t.parquet", **options)
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as executor:
+        assert scored(tmp_path / "t.parquet", executor=executor, **options) == alone
+    pq.write_table(pa.table({"lp": pa.array(documents, pa.list_(pa.float64()))}), tmp_path / "d.parquet")
+    with pytest.raises(
+        InputError, match=r"`jobs` is for files of rows: .* documents are numbered from the first on"
+    ):
+        scored(tmp_path / "d.parquet", jobs=2)
 
 
 def test_documents_are_numbered_over_all_files(documents, tmp_path):

@@ -16,6 +16,7 @@ from kosa.scoring.errors import InputError
 from kosa.scoring.readers import Reader
 from kosa.scoring.setup import Setup
 from kosa.scoring.state import State
+from kosa.scoring.tokenreaders import TokenReader
 
 _SECONDS = 5.0  # between two savings
 _SHARE = 20  # of the time at most 1/20 goes into saving
@@ -31,7 +32,11 @@ def run_of(readers: Sequence[Reader], selection: Selection, setup: Setup, force:
     for name in _files(readers, selection):
         found = os.stat(name)
         files.append({"path": os.path.abspath(name), "bytes": found.st_size, "changed": found.st_mtime_ns})
-    run = {"files": files, "columns": asdict(selection), "options": setup.to_json() | {"force": force}}
+    options = setup.to_json() | {"force": force}
+    if isinstance(readers[0], TokenReader):
+        # Behind it the columns have names of its own making: what was asked of it is not in `selection`.
+        options |= {"tokens": str(readers[0].tokens), "wanted": str(readers[0].wanted)}
+    run = {"files": files, "columns": asdict(selection), "options": options}
     plain: dict[str, Any] = json.loads(json.dumps(run))
     return plain
 
