@@ -32,7 +32,7 @@ class Products(Protocol):
     def logits(self, rows: Rows, out: Array) -> None:
         """out ← hidden[rows]·weightᵀ + bias."""
 
-    def slopes(self, rows: Rows, dz: Array) -> None:
+    def slopes(self, rows: Rows, dz: Array, first: bool, last: bool) -> None:
         """Take a chunk of ∂E/∂logits: dhidden[rows] ← dz·weight; dweight += dzᵀ·hidden[rows]; dbias += Σ dz."""
 
 
@@ -110,6 +110,7 @@ def run(
     size = _size(work, products, workspace)
     buffer = products.buffer(size)
     with np.errstate(all="ignore"):
+        done = 0
         for rows, count in chunks(work, size):
             z = buffer[:count]
             products.logits(rows, z)
@@ -125,7 +126,8 @@ def run(
             engine.run(piece, scale, own, z if slopes else None)
             losses[rows] = own
             if slopes:
-                products.slopes(rows, z)
+                products.slopes(rows, z, done == 0, done + count == work.rows)
+            done += count
 
 
 def statistics(work: LinearJob, products: Products, figures: Statistics, *, workspace: int | None) -> None:
@@ -213,7 +215,7 @@ class NumpyProducts:
         if self._bias is not None:
             out += self._bias
 
-    def slopes(self, rows: Rows, dz: Array) -> None:
+    def slopes(self, rows: Rows, dz: Array, first: bool, last: bool) -> None:
         assert self.dhidden is not None
         assert self.dweight is not None
         hidden = self._widened(self._hidden[rows])

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kosa.cpu.layout import Array
-from kosa.cpu.linear import WORKSPACE, Rows
+from kosa.cpu.accumulate import accumulate
+from kosa.cpu.layout import Array, bits
+from kosa.cpu.linear import Rows
 from kosa.torch.arrays import array
 
-_BLOCK = 4096  # classes of a block of the weight gradient of 16-bit inputs
 _CLEARLY = 1.25  # how much faster another library must be: a near tie must not be decided by noise
 _WORTH = 1 << 36  # operations of a call (a third of a second here) from which measuring the libraries pays
 
@@ -52,7 +52,7 @@ class TorchProducts:
     """Products of CPU tensors of one dtype. Weight gradients of 16-bit tensors are accumulated in float32."""
 
     def __init__(
-        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, needs: tuple[bool, bool, bool], workspace: int | None,
+        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, needs: tuple[bool, bool, bool],
         multiply: Multiply | None = None,
     ) -> None:  # fmt: skip
         self._hidden, self._weight, self._bias = hidden, weight, bias
@@ -61,22 +61,21 @@ class TorchProducts:
         work = 2 * hidden.shape[0] * weight.numel()
         if multiply is None and weight.dtype == torch.float32 and work >= _WORTH:
             self._multiply = fastest(torch.get_num_threads())
+        self._needs = needs
         self.reserve = 0
-        if self._narrow and needs[1]:
-            self._classes = max(
-                1, min(_BLOCK, (workspace or WORKSPACE) // 8 // (2 * max(1, weight.shape[1])))
-            )
-            self.reserve = self._classes * weight.shape[1] * 2
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        self._dhidden = torch.zeros_like(hidden) if needs[0] else None
-        self._dweight = torch.zeros(weight.shape, dtype=wide) if needs[1] else None
+        self._dhidden: Tensor | None = None
+        self._dweight: Tensor | None = None
+        self._total: Tensor | None = None
         self._dbias = torch.zeros(weight.shape[:1], dtype=torch.float64) if needs[2] else None
 
     def gradients(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return those that are needed, in the tensors' dtype."""
-        dtype = self._weight.dtype
-        grads = self._dhidden, self._dweight, self._dbias
-        return tuple(None if grad is None else grad.to(dtype) for grad in grads)  # type: ignore[return-value]
+        dh, dw = self._dhidden, self._dweight
+        if dh is None and self._needs[0]:
+            dh = torch.zeros_like(self._hidden)
+        if dw is None and self._needs[1]:
+            dw = torch.zeros(self._weight.shape, dtype=self._weight.dtype)
+        return dh, dw, None if self._dbias is None else self._dbias.to(self._weight.dtype)
 
     def buffer(self, rows: int) -> Array:
         return array(torch.empty(rows, self._weight.shape[0], dtype=self._weight.dtype))
@@ -88,23 +87,37 @@ class TorchProducts:
         else:
             torch.addmm(self._bias, hidden, self._weight.t(), out=z)
 
-    def slopes(self, rows: Rows, dz: Array) -> None:
+    def slopes(self, rows: Rows, dz: Array, first: bool, last: bool) -> None:
         z = _tensor(dz, self._weight.dtype)
-        if self._dhidden is not None:
-            if isinstance(rows, slice):
-                self._multiply(z, self._weight, self._dhidden[rows])
-            else:
-                self._dhidden[torch.from_numpy(rows)] = z @ self._weight
-        if self._dweight is not None:
+        if self._needs[0]:
+            self._hidden_gradient(rows, z)
+        if self._needs[1]:
             hidden = self._rows(rows)
-            if self._narrow:
-                for k in range(0, len(self._weight), self._classes):
-                    block = slice(k, k + self._classes)
-                    self._dweight[block] += z[:, block].t() @ hidden
+            if self._dweight is None:
+                self._dweight = torch.empty(self._weight.shape, dtype=self._weight.dtype)
+            if self._narrow or first:
+                torch.mm(z.t(), hidden, out=self._dweight)
             else:
                 self._dweight.addmm_(z.t(), hidden)
+            if self._narrow and not (
+                first and last
+            ):  # the gradient's own memory held this chunk's part of it
+                if self._total is None:
+                    self._total = torch.empty(self._weight.shape)
+                accumulate(
+                    bits(array(self._dweight)).reshape(-1), self._total.numpy().reshape(-1), first, last
+                )
         if self._dbias is not None:
             self._dbias += z.sum(0, dtype=torch.promote_types(z.dtype, torch.float32))
+
+    def _hidden_gradient(self, rows: Rows, z: Tensor) -> None:
+        if self._dhidden is None:
+            new = torch.empty if isinstance(rows, slice) else torch.zeros
+            self._dhidden = new(self._hidden.shape, dtype=self._hidden.dtype)
+        if isinstance(rows, slice):
+            self._multiply(z, self._weight, self._dhidden[rows])
+        else:
+            self._dhidden[torch.from_numpy(rows)] = z @ self._weight
 
     def _rows(self, rows: Rows) -> Tensor:
         return self._hidden[rows if isinstance(rows, slice) else torch.from_numpy(rows)]
