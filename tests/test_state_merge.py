@@ -285,7 +285,10 @@ def test_merge_shows_figures_as_asked(tmp_path: Path) -> None:
             ["1.state", "overlap.state"],
             "row 40 (from 0) is there twice: these rows have been counted already",
         ),
-        (["0.state", "other.state"], "states of different data do not merge: `--classes` is ('a', 'b', '猫', "),
+        (
+            ["0.state", "other.state"],
+            "states of different data do not merge: `--classes` is ('a', 'b', '猫', ",
+        ),
         (["0.state", "cut.state"], "'cut.state' is a damaged state file"),
         (["0.state", "nope.state"], "cannot read or write 'nope.state': No such file or directory"),
         (["0.state", "-o", "nowhere/x"], "cannot write 'nowhere/x': there is no directory 'nowhere'"),
