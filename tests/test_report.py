@@ -259,12 +259,24 @@ def test_a_loss_spread_over_hundreds_of_octaves_still_has_an_axis():
 
 
 @pytest.mark.parametrize(
-    "histogram", [(), (LossBin(0.0, 1e-300, 5, 5.0),), (LossBin(64.0, math.inf, 5, 5.0),)]
+    "histogram", [(), (LossBin(0.0, 1e-300, 5, 5.0),), (LossBin(math.inf, math.inf, 5, 5.0),)]
 )
 def test_losses_without_an_axis_are_not_drawn(histogram):
     found = replace(sample(), histogram=histogram)
     assert losses_of(found, ()) is None
     assert "plot" in found.to_html()
+
+
+def test_losses_beyond_the_grid_and_losses_that_are_none_are_counted():
+    ends = (
+        LossBin(2.0**14, math.inf, 2, 2.0),
+        LossBin(math.inf, math.inf, 3, 3.0),
+        LossBin(math.nan, math.nan, 5, 5.0),
+    )
+    found = losses_of(replace(sample(rows=90), histogram=(LossBin(1.0, 2**0.25, 90, 90.0), *ends)), ())
+    assert found.infinite == pytest.approx(0.08)
+    assert found.rows[-1] == pytest.approx(0.02)
+    assert math.fsum([*found.rows, found.below, found.infinite]) == pytest.approx(1.0)
 
 
 def test_what_is_read_off_the_bins_is_right_to_their_width():

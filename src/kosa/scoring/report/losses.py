@@ -26,12 +26,12 @@ class _Piece:
 def losses_of(score: Score, marks: Sequence[tuple[str, float]]) -> Losses | None:
     """The picture's bars; None where no row has a finite loss above 0 to draw an axis by."""
     total = math.fsum(entry.weight for entry in score.histogram)
-    pieces = [_piece(entry) for entry in score.histogram if 0 < entry.low and entry.high < math.inf]
+    pieces = [_piece(entry) for entry in score.histogram if 0 < entry.low < math.inf]
     pieces = [piece for piece in pieces if piece.weight > 0]
     if not pieces or not total > 0:
         return None
     small = math.fsum(entry.weight for entry in score.histogram if entry.low <= 0)
-    large = math.fsum(entry.weight for entry in score.histogram if entry.high == math.inf)
+    large = math.fsum(entry.weight for entry in score.histogram if not entry.low < math.inf)
     first, last = _range(pieces, small, total)
     # Bars begin at whole multiples of their width, so that the same loss falls into the same bar in two reports.
     wide = 1
@@ -62,8 +62,7 @@ def losses_of(score: Score, marks: Sequence[tuple[str, float]]) -> Losses | None
 
 
 def _piece(entry: LossBin) -> _Piece:
-    middle = math.sqrt(entry.low) * math.sqrt(entry.high)
-    return _Piece(round(_FINE * math.log2(entry.low)), entry.weight, entry.weight * middle)
+    return _Piece(round(_FINE * math.log2(entry.low)), entry.weight, entry.weight * _middle(entry))
 
 
 def _range(pieces: Sequence[_Piece], small: float, total: float) -> tuple[int, int]:
@@ -89,8 +88,8 @@ def median(score: Score) -> float:
     before = 0.0
     for entry in score.histogram:
         if entry.weight > 0 and before + entry.weight >= total / 2:
-            if entry.low <= 0 or entry.high == math.inf:
-                return 0.0 if entry.low <= 0 else math.inf
+            if entry.low <= 0 or not entry.high < math.inf:
+                return entry.low
             share = (total / 2 - before) / entry.weight
             return float(entry.low * (entry.high / entry.low) ** share)
         before += entry.weight
@@ -99,7 +98,7 @@ def median(score: Score) -> float:
 
 def carried_by_worst(score: Score, share: float) -> float:
     """About how much of Σ w·loss the worst share of the weight carries; NaN where a loss is infinite."""
-    if any(entry.high == math.inf and entry.weight > 0 for entry in score.histogram):
+    if any(entry.weight > 0 and not entry.low < math.inf for entry in score.histogram):
         return math.nan
     total = math.fsum(entry.weight for entry in score.histogram)
     whole = math.fsum(_middle(entry) * entry.weight for entry in score.histogram)
@@ -112,4 +111,7 @@ def carried_by_worst(score: Score, share: float) -> float:
 
 
 def _middle(entry: LossBin) -> float:
-    return math.sqrt(entry.low) * math.sqrt(entry.high) if entry.low > 0 else 0.0
+    """The loss that a fine bin stands for; the last finite one has no end, and stands for its beginning."""
+    if entry.low <= 0:
+        return 0.0
+    return math.sqrt(entry.low) * math.sqrt(entry.high) if entry.high < math.inf else entry.low
