@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from report_samples import HOSTILE, compared, hostile, infinite, sample
 
-from kosa.scoring import InputError, LossBin
+from kosa.scoring import InputError, LossBin, Rows, Setup, State
 from kosa.scoring.report import LANGS, numbers
 from kosa.scoring.report.losses import carried_by_worst, losses_of, median
 from kosa.scoring.report.markup import element, name, visible
@@ -134,9 +134,9 @@ def test_a_comparison_has_its_panel():
 
 
 def test_many_classes_become_a_few_lines_that_carry_most_of_the_loss():
-    found = sample(rows=20_000, classes=300)
+    found = sample(rows=6000, classes=60)
     page = found.to_html()
-    assert "The 24 of 300 classes that carry most of the loss" in page
+    assert "The 24 of 60 classes that carry most of the loss" in page
     assert len(page.encode()) < 200_000
     largest = max(found.classes, key=lambda entry: entry.cross_entropy * entry.weight)
     assert f"<bdi>{largest.name}</bdi>" in page
@@ -307,9 +307,20 @@ def test_tokens_are_called_tokens():
     assert Speaker("ja", "token")("rows_head") == "トークン数"
 
 
-def test_a_page_takes_milliseconds():
-    found = sample(classes=500)
-    found.to_html()
-    start = time.perf_counter()
-    found.to_html()
-    assert time.perf_counter() - start < 1.0  # 20 ms on a quiet machine
+def test_a_hundred_million_rows_make_no_larger_or_slower_a_page():
+    random = np.random.default_rng(0)
+    classes, rows = 1000, 50_000
+    label = random.integers(0, classes, rows)
+    loss = random.lognormal(-1.0, 1.5, rows)
+    predicted = np.where(random.random(rows) < np.exp(-loss), label, random.integers(0, classes, rows))
+    part = Rows(0, loss, loss, label, predicted, np.exp(-loss), group=random.integers(0, 2000, rows))
+    state = State(Setup(tuple(map(str, range(classes))), "logits", group="document"))
+    state.update(part)
+    while state.rows < 100_000_000:
+        state.merge(state.shifted(state.rows))
+    start = time.process_time()
+    page = state.result().to_html()
+    # 0.7 s on one core of a Xeon, nearly all of it for the figures.
+    assert time.process_time() - start < 2.0
+    assert "102,400,000 rows" in page
+    assert len(page.encode()) < 200_000
