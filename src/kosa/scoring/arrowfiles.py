@@ -95,7 +95,7 @@ class ParquetFile:
                         one = next(file.iter_batches(1, row_groups=[number], columns=names))
                         rows = rows_per_batch(width(columns_of(one, selection), selection))
                     for batch in file.iter_batches(rows, row_groups=[number], columns=names):
-                        part = batch.slice(max(0, start - done), stop - max(start, done))
+                        part = _sound(batch).slice(max(0, start - done), stop - max(start, done))
                         done += len(batch)
                         if len(part):
                             yield columns_of(part, selection), done / self.rows
@@ -132,6 +132,7 @@ class IpcFile:
             with open(self.name, "rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             for batch, fraction in self._batches(pa.BufferReader(pa.py_buffer(mapped))):
+                batch = _sound(batch.select(list(selection.all)))
                 for start in range(0, len(batch), step := rows or _rows(batch, selection)):
                     yield columns_of(batch.slice(start, step), selection), fraction
                     # A record batch may be the whole file; without this its pages would count as ours.
@@ -185,6 +186,12 @@ class ArrowDataset:
         with reading(self.name, "a dataset"):
             for batch in scanner.to_batches():
                 yield columns_of(batch, selection), float("nan")
+
+
+def _sound(batch: Any) -> Any:
+    """The batch, if it is one: an offset gone wrong, or a text that is none, would be read as it is."""
+    batch.validate(full=True)
+    return batch
 
 
 def _rows(batch: Any, selection: Selection) -> int:

@@ -76,7 +76,9 @@ class Suspicion:
         if not self._left:
             return
         rows = logits[: self._left].astype(np.float64)
-        probable = (rows >= 0).all(axis=1) & (np.abs(rows.sum(axis=1) - 1.0) <= tolerance(logits.dtype))
+        with np.errstate(invalid="ignore"):  # ∞ − ∞
+            sums = rows.sum(axis=1)
+        probable = (rows >= 0).all(axis=1) & (np.abs(sums - 1.0) <= tolerance(logits.dtype))
         if not probable.all():
             self._left = 0
             return

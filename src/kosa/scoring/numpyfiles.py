@@ -1,6 +1,8 @@
 """NPY and NPZ files, and NumPy arrays in memory, as columns."""
 
 import math
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -18,13 +20,20 @@ from kosa.scoring.readers import Columns, one_line, rows_per_batch, width
 _PIECE = 1 << 26  # bytes of a piece that one task scores
 
 
+# What NumPy and zipfile raise at bytes that are not what they should be.
+_DAMAGE = (
+    ValueError, OSError, EOFError, LookupError, OverflowError, MemoryError, RuntimeError, SyntaxError, struct.error,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
 @contextmanager
 def _reading(name: str, form: str) -> Iterator[None]:
     try:
         yield
     except InputError:
         raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except _DAMAGE as error:
         raise InputError(f"{name!r} cannot be read as {form}: {one_line(error)}") from error
 
 
