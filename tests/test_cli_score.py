@@ -149,7 +149,10 @@ BAD = {
 }
 # How the same lines come about is the same from here on: these run within this process.
 BAD_USE = {
-    "no kind": ("good.parquet --target y", "expected exactly one of `--logits`, `--probs`, `--log-probs` and `--token-log-probs`"),
+    "no kind": (
+        "good.parquet --target y",
+        "expected exactly one of `--logits`, `--probs`, `--log-probs` and `--token-log-probs`, came none",
+    ),
     "two kinds": ("good.parquet --target y --logits z_* --probs p_*", "came `--logits`, `--probs`"),
     "no file": ("--target y --logits z*", "Missing argument 'FILE...'"),
     "no target": ("good.parquet --logits z*", "`--target`: name the column of the labels"),

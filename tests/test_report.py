@@ -5,7 +5,7 @@ import math
 import re
 import time
 import tomllib
-from dataclasses import replace
+from dataclasses import fields, replace
 from html.parser import HTMLParser
 from importlib.resources import files
 from string import Formatter
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from report_samples import HOSTILE, compared, hostile, infinite, sample
 
-from kosa.scoring import InputError, LossBin, Rows, Setup, State
+from kosa.scoring import InputError, LossBin, Rows, Score, Setup, Split, State, UnitScore
 from kosa.scoring.report import LANGS, numbers
 from kosa.scoring.report.losses import carried_by_worst, losses_of, median
 from kosa.scoring.report.markup import element, name, visible
@@ -123,6 +123,34 @@ def test_an_infinite_mean_is_said_and_nothing_is_drawn_from_it():
     assert "The mean is infinite" in text
     assert "bar loss" not in page.split("Costliest")[0]
     assert "nan" not in re.sub(r"\w*nan\w+|\w+nan\w*", "", text)
+
+
+# A weight is positive where there is a score at all.
+FLOATS = [item.name for item in fields(Score) if item.type is float and item.name != "weight"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.0, -1.0, 1e-300, 1e300], ids=str)
+def test_no_figure_however_odd_keeps_a_page_from_being_made(value):
+    assert len(FLOATS) > 15
+    found = compared()
+    share = value if 0 <= value <= 1 else math.nan
+    odd = {"cross_entropy": value, "accuracy": share}
+    parts = {
+        "classes": tuple(replace(entry, **odd) for entry in found.classes),
+        "groups": tuple(replace(entry, **odd) for entry in found.groups),
+        "bins": tuple(replace(entry, confidence=share, accuracy=share) for entry in found.bins),
+        "worst": tuple(replace(entry, loss=value, probability=share) for entry in found.worst),
+        "confusions": tuple(replace(entry, share=value, loss=value) for entry in found.confusions),
+        "loss_split": Split(value, value, value, value),
+        "per": (UnitScore("bytes", value, value, value, value),),
+        "against": replace(found.against, difference=value, low=value, high=value, wins=share),
+    }
+    one_by_one = [{name: value} for name in FLOATS] if math.isnan(value) else []
+    for change in [*one_by_one, parts, dict.fromkeys(FLOATS, value), dict.fromkeys(FLOATS, value) | parts]:
+        seen = Reader(replace(found, **change).to_html())
+        assert seen.open == []
+        drawn = [shown for _, told in seen.tags for shown in told.values() if shown]
+        assert not [shown for shown in [*drawn, seen.text] if re.search(r"\b(nan|inf)\b", shown)]
 
 
 def test_a_comparison_has_its_panel():
