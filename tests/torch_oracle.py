@@ -1,9 +1,10 @@
-"""What the tests hold `kosa.torch` against: PyTorch's own functions, on the same numbers in float64 and in the same dtype."""
+"""What the tests hold `kosa.torch` against: PyTorch's own functions, in float64 and in the same dtype."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 
 # What one value may be off by beside PyTorch's own error in the dtype, in parts of the largest exact value:
@@ -53,7 +54,7 @@ def compare(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], args: An
 
 
 def close(got: Tensor, reference: Tensor, exact: Tensor, floor: float, what: str) -> None:
-    """No value further from the exact one than the reference's worst, but for the floor; NaN and inf in the same places."""
+    """No value further from the exact one than the reference's worst, but for the floor; NaN and inf in their places."""
     assert got.shape == reference.shape == exact.shape, f"{what}: shape {got.shape}, not {exact.shape}"
     if not exact.numel():
         return
@@ -68,3 +69,93 @@ def close(got: Tensor, reference: Tensor, exact: Tensor, floor: float, what: str
     assert error <= theirs + floor * size, (
         f"{what}: off by {error:.3g}, PyTorch by {theirs:.3g}, of {size:.3g}"
     )
+
+
+def formula(
+    z: Tensor,
+    targets: Tensor,
+    *,
+    class_weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    softcap: float | None = None,
+    temperature: float = 1.0,
+    z_loss: float = 0.0,
+    reduction: str = "mean",
+    denominator: float | None = None,
+    empty: str = "nan",
+    shift: int = 0,
+) -> Tensor:
+    """The loss of logits z, classes last, written out in PyTorch's operations and differentiated by them."""
+    rows, classes = z.shape[:-1], z.shape[-1]
+    soft = targets.is_floating_point()
+    weight = torch.ones(rows, dtype=z.dtype) if sample_weight is None else sample_weight.to(z.dtype)
+    if shift:
+        at = len(rows) - 1
+        keep = max(0, rows[-1] - shift)
+        z, weight = z.narrow(at, 0, keep), weight.narrow(at, 0, keep)
+        targets = targets.narrow(at, rows[-1] - keep, keep)
+    each = torch.ones(classes, dtype=z.dtype) if class_weight is None else class_weight.to(z.dtype)
+    if softcap is not None:
+        z = softcap * torch.tanh(z / softcap)
+    z = z / temperature
+    lse = torch.logsumexp(z, -1)
+    if soft:
+        counts, t, total = torch.ones_like(lse, dtype=torch.bool), targets.to(z.dtype), weight.sum()
+    else:
+        counts = targets != ignore_index
+        index = torch.where(counts, targets, 0).long()
+        t = torch.nn.functional.one_hot(index, classes).to(z.dtype)
+        total = torch.where(counts, weight * each[index], 0.0).sum()
+    t = ((1 - label_smoothing) * t + label_smoothing / classes) * each
+    losses = (t * (lse.unsqueeze(-1) - z)).sum(-1) + z_loss * lse**2
+    losses = torch.where(counts, weight * losses, 0.0)
+    if reduction == "none":
+        return torch.nn.functional.pad(losses, (0, shift)) if shift else losses
+    if reduction == "sum":
+        return losses.sum()
+    divisor = float(total if denominator is None else denominator)
+    if divisor == 0:
+        return losses.sum() * 0 + (float("nan") if empty == "nan" else 0.0)
+    return losses.sum() / divisor
+
+
+KEYWORDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "class_weight": st.just(True),
+        "sample_weight": st.just(True),
+        "ignore_index": st.sampled_from([-1, 0, 2]),
+        "label_smoothing": st.sampled_from([0.1, 1.0]),
+        "softcap": st.sampled_from([2.0, 30.0]),
+        "temperature": st.sampled_from([0.5, 3.0]),
+        "z_loss": st.sampled_from([0.1, -0.01]),
+        "reduction": st.sampled_from(["mean", "sum", "none", "none"]),
+    },
+)
+
+
+def keywords(
+    choose: Any, rows: tuple[int, ...], classes: int, generator: torch.Generator, soft: bool
+) -> dict[str, Any]:
+    """A choice of every keyword of the losses, weights of zero among them."""
+    chosen = choose(KEYWORDS)
+    if soft:
+        chosen.pop("ignore_index", None)
+    for name, shape in (("class_weight", (classes,)), ("sample_weight", rows)):
+        if name in chosen:
+            weight = torch.rand(shape, dtype=torch.float64, generator=generator) + 0.2
+            chosen[name] = weight * (torch.rand(shape, generator=generator) < 0.8)
+    if chosen.get("reduction", "mean") == "mean":
+        chosen["denominator"] = choose(st.sampled_from([None, None, 7.5]))
+        chosen["empty"] = choose(st.sampled_from(["nan", "zero"]))
+    return chosen
+
+
+def draw_targets(soft: bool, rows: tuple[int, ...], classes: int, generator: torch.Generator) -> Tensor:
+    """Class indices, or distributions that need not sum to 1 and have zeros."""
+    if not soft:
+        return torch.randint(0, classes, rows, generator=generator)
+    t = torch.rand((*rows, classes), dtype=torch.float64, generator=generator)
+    return t * (torch.rand(t.shape, generator=generator) < 0.7)

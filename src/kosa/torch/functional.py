@@ -12,6 +12,11 @@ from kosa.loss import Options
 from kosa.torch import arrays, dense, linear
 from kosa.torch.reduction import mean, reduced, scale_of, total_weight
 
+_NO_IGNORED_PROBABILITIES = (
+    "`ignore_index` marks class indices, but `target` holds probabilities: leave it out, or give the rows to ignore a "
+    "`sample_weight` of 0"
+)
+
 
 def cross_entropy(
     input: Tensor,
@@ -82,6 +87,8 @@ def cross_entropy(
         empty,
     )
     t = arrays.targets_of(target, x, axis, "input")
+    if ignore_index >= 0 and t.is_floating_point():
+        raise ValueError(_NO_IGNORED_PROBABILITIES)
     rows = dense.rows_of(x, axis)
     class_weight = arrays.weights_of(weight, "weight", (x.shape[axis],), "class", x)
     row_weight = arrays.weights_of(sample_weight, "sample_weight", rows, "row", x)
@@ -150,10 +157,7 @@ def linear_cross_entropy(
     bias = None if linear_bias is None else arrays.tensor_like(linear_bias, "linear_bias", x)
     _check_shapes(x, w, bias)
     if ignore_index is not None and getattr(target, "is_floating_point", bool)():
-        raise ValueError(
-            "`ignore_index` marks class indices, but `target` holds probabilities: leave it out, or give the rows "
-            "to ignore a `sample_weight` of 0"
-        )
+        raise ValueError(_NO_IGNORED_PROBABILITIES)
     plain_options = Options(
         "logits", -1, -100 if ignore_index is None else ignore_index, label_smoothing, softcap, temperature, z_loss,
         reduction, denominator, empty,
