@@ -157,6 +157,8 @@ def test_a_comparison_has_its_panel():
     text = Reader(compared().to_html()).text
     assert "A beats B (baseline.parquet) by 0.031 nats a row" in text
     assert "between −0.045 and −0.017 nats" in text
+    infinite = replace(compared().against, difference=math.inf, low=math.nan, high=math.nan)
+    assert "The mean of A is infinite" in Reader(replace(compared(), against=infinite).to_html()).text
     undecided = replace(compared().against, low=-0.02, high=0.01)
     assert "do not decide" in Reader(replace(compared(), against=undecided).to_html()).text
 
@@ -240,6 +242,25 @@ def test_small_values_in_a_column_are_not_called_zero():
     assert numbers.fixed(-1e-9, 3).replace("\u202f", "") == ">−0.001"
     assert numbers.fixed(1234.5, 1) == "1,234.5"
     assert numbers.change(0.25, 2) == "+0.25"
+    assert numbers.fixed(-0.0, 1) == "0.0"
+    assert numbers.fixed(-3.14159e-6, 8) == "−3.14·10⁻⁶"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.0, "0"),
+        (0.25, "0.25"),
+        (8000.0, "8,000"),
+        (1e-6, "10⁻⁶"),
+        (-1e-6, "−10⁻⁶"),
+        (-4e-6, "−4·10⁻⁶"),
+        (2.5e15, "2.5·10¹⁵"),
+        (1e-4, "0.0001"),
+    ],
+)
+def test_round_numbers_on_an_axis_have_no_e(value, shown):
+    assert numbers.tick(value) == shown
 
 
 @pytest.mark.parametrize(

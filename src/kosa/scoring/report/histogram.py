@@ -21,7 +21,7 @@ class Losses:
 
     edges: B+1 ascending losses, by equal factors.  rows, loss: (B,) shares.  below, below_loss: shares of
     rows under the first edge.  infinite: share of rows whose loss is infinite or NaN; `loss` is then empty.
-    marks: (word, loss) of what is pointed out.  certain: whether targets are labels, so that
+    marks: (word, loss, digits) of what is pointed out.  certain: whether targets are labels, so that
     exp(−loss) is the probability of the label.
     """
 
@@ -31,7 +31,7 @@ class Losses:
     below: float
     below_loss: float
     infinite: float
-    marks: Sequence[tuple[str, float]]
+    marks: Sequence[tuple[str, float, int]]
     certain: bool
 
 
@@ -142,12 +142,10 @@ def _probabilities(x: Log, top: float, width: float, say: Speaker) -> list[Marku
 
 def _marks(found: Losses, x: Log, floor: float, width: float) -> list[Markup]:
     """What is pointed out: the smaller loss with its words left of its line, the larger with them on the right."""
-    marks = sorted(
-        ((word, value) for word, value in found.marks if 0 < value < math.inf), key=lambda mark: mark[1]
-    )
+    marks = sorted((mark for mark in found.marks if 0 < mark[1] < math.inf), key=lambda mark: mark[1])
     parts = []
-    for place, (word, value) in enumerate(marks):
-        at, words = x(value), f"{word} {number(value, 2 + place)}"
+    for place, (word, value, digits) in enumerate(marks):
+        at, words = x(value), f"{word} {number(value, digits)}"
         left = len(marks) > 1 and place == 0
         # Near the edge the words go to the other side of the line, a line higher up.
         room = at - 5 if left else width - at - 5

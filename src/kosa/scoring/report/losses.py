@@ -23,7 +23,7 @@ class _Piece:
     loss: float
 
 
-def losses_of(score: Score, marks: Sequence[tuple[str, float]]) -> Losses | None:
+def losses_of(score: Score, marks: Sequence[tuple[str, float, int]]) -> Losses | None:
     """The picture's bars; None where no row has a finite loss above 0 to draw an axis by."""
     total = math.fsum(entry.weight for entry in score.histogram)
     pieces = [_piece(entry) for entry in score.histogram if 0 < entry.low < math.inf]

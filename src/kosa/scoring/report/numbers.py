@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from kosa.scoring.report.words import Lang
 
 MINUS, NARROW = "−", "\u202f"
+_MOST_PLACES = 6
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _STEPS: dict[Lang, tuple[tuple[float, str], ...]] = {
     "en": ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")),
@@ -78,7 +79,9 @@ def fixed(value: float, places: int) -> str:
     """With so many decimals; a value too small for them is said to be so, not to be 0."""
     if not math.isfinite(value):
         return _special(value)
-    shown = f"{value:,.{places}f}"
+    if places > _MOST_PLACES:
+        return number(value, 3)
+    shown = f"{value + 0.0:,.{places}f}"
     if value and float(shown.replace(",", "")) == 0:
         return f"{'<' if value > 0 else '>'}{NARROW}{MINUS if value < 0 else ''}{10.0**-places:.{places}f}"
     return signed(shown)
@@ -101,10 +104,12 @@ def tick(value: float) -> str:
     """A round number on an axis."""
     if value == 0:
         return "0"
-    power = math.log10(abs(value))
-    if abs(power) >= 4 and power == round(power):
-        return f"{MINUS if value < 0 else ''}10{str(round(power)).translate(_SUPERSCRIPTS)}"
-    return signed(f"{value:.12g}")
+    if 1e-4 <= abs(value) < 1e15:
+        return signed(f"{value:,.12g}")
+    mantissa, power = f"{value:.11e}".split("e")
+    shown = f"10{str(int(power)).translate(_SUPERSCRIPTS)}"
+    leading = mantissa.rstrip("0").rstrip(".")
+    return signed({"1": "", "-1": "-"}.get(leading, f"{leading}·") + shown)
 
 
 def percent_tick(value: float) -> str:

@@ -30,7 +30,7 @@ def details(summary: str, table: Markup) -> Markup:
 
 def losses_section(score: Score, say: Speaker, ids: Ids) -> Markup | None:
     """How the losses are distributed."""
-    marks = ((say("mean"), score.cross_entropy), (say("median"), median(score)))
+    marks = ((say("mean"), score.cross_entropy, 3), (say("median"), median(score), 2))
     found = losses_of(score, marks)
     if found is None:
         return None

@@ -34,6 +34,8 @@ def versus_section(score: Score, found: Comparison | None, say: Speaker) -> Mark
     certain = known and (found.low > 0 or found.high < 0)
     winner = "a" if found.difference < 0 else "b"
     heading = say.markup(f"versus_{winner}" if certain else "versus_open", other=other, **told)
+    if math.isinf(found.difference):
+        heading = say.markup("versus_infinite", loser="A" if found.difference > 0 else other)
     text = say.markup("versus_text" if known else "versus_text_infinite", other=other, **told)
     return section(
         heading,
