@@ -13,6 +13,7 @@ from string import Formatter
 import numpy as np
 import pytest
 from report_samples import HOSTILE, compared, hostile, infinite, sample
+from test_against import command
 
 from kosa.scoring import InputError, LossBin, Rows, Score, Setup, Split, State, UnitScore
 from kosa.scoring.report import LANGS, numbers
@@ -373,3 +374,20 @@ def test_a_hundred_million_rows_make_no_larger_or_slower_a_page():
     assert time.process_time() - start < 2.0
     assert "102,400,000 rows" in page
     assert len(page.encode()) < 200_000
+
+
+def test_states_merge_into_a_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, first in (("a", 0), ("b", 3)):
+        state = State(Setup(("cat", "dog"), "logits"))
+        loss = np.array([0.1, 0.2, 3.0])
+        state.update(
+            Rows(first, loss, loss, np.array([0, 1, 1]), np.array([0, 1, 0]), np.array([0.9, 0.8, 0.9]))
+        )
+        state.save(f"{name}.state")
+    status, out, err = command(monkeypatch, capsys, "merge a.state b.state --report out.html --lang ja")
+    assert (status, err) == (0, "")
+    assert "rows" in out
+    text = Reader((tmp_path / "out.html").read_text(encoding="utf-8")).text
+    assert "a.state, b.state" in text
+    assert "6 行の平均" in text
