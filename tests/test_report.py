@@ -378,13 +378,13 @@ def test_a_hundred_million_rows_make_no_larger_or_slower_a_page():
 
 def test_states_merge_into_a_report(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for name, first in (("a", 0), ("b", 3)):
+    for run, first in (("a", 0), ("b", 3)):
         state = State(Setup(("cat", "dog"), "logits"))
         loss = np.array([0.1, 0.2, 3.0])
         state.update(
             Rows(first, loss, loss, np.array([0, 1, 1]), np.array([0, 1, 0]), np.array([0.9, 0.8, 0.9]))
         )
-        state.save(f"{name}.state")
+        state.save(f"{run}.state")
     status, out, err = command(monkeypatch, capsys, "merge a.state b.state --report out.html --lang ja")
     assert (status, err) == (0, "")
     assert "rows" in out
