@@ -37,7 +37,7 @@ def cut(readers: Sequence[Reader], counts: Sequence[int], skip: int) -> Iterator
             continue
         total, end = sum(pieces), 0
         most = max(1, _BYTES * total // max(1, reader.size))
-        for count, after in zip(pieces, [*pieces[1:], 0], strict=True):
+        for count, after in zip(pieces, [*pieces[1:], 0], strict=False):
             end += count
             if start < end < total and end + after - start > most:
                 yield Part(file, start, end, False)
