@@ -165,6 +165,15 @@ def test_columns_times_weights_are_rounded_once() -> None:
         assert Fraction(total, 1 << (32 * 68)) == sum(map(Fraction, product[:, column].tolist()))
 
 
+def test_columns_of_subnormals_times_large_weights() -> None:
+    # The exponent of a subnormal says nothing of how small it is.
+    matrix = np.array([[SMALLEST, 3e-320], [2e-310, -5 * SMALLEST]])
+    weight = np.array([1.1 * 2.0**60, 1.3 * 2.0**61])
+    sums = ExactSums(2)
+    sums.add_columns(matrix, weight)
+    assert sums.values().tolist() == [math.fsum(column * weight) for column in matrix.T]
+
+
 def test_groups_can_be_grouped_added_and_taken_away() -> None:
     values = spread(60, 10)
     sums = ExactSums(60)

@@ -112,11 +112,11 @@ def test_ranges_are_joined_and_rows_are_counted_once() -> None:
 
 
 def test_a_refused_merge_changes_nothing_even_if_most_of_it_would_fit() -> None:
-    found, other = state(0, 10), State(EVERYTHING)
-    for start in (20, 5):
+    found, other = state(10, 10), State(EVERYTHING)
+    for start in (0, 15):
         other.update(rows(start, 5))
     before = dump(found)
-    with pytest.raises(InputError, match=r"row 5 \(from 0\) is there twice"):
+    with pytest.raises(InputError, match=r"row 15 \(from 0\) is there twice"):
         found.merge(other)
     assert dump(found) == before
 
@@ -173,8 +173,11 @@ def test_too_many_groups_fall_into_buckets(weighted: bool, monkeypatch: pytest.M
     monkeypatch.setattr(groups, "MOST_GROUPS", 8)
     names = [f"d{n}" for n in range(20)]
     few, more = grouped(0, names[:8], weighted), grouped(8, names[4:12], weighted)
-    last = grouped(16, names[10:], weighted)
+    last = grouped(16, names[10:20], weighted)  # too many by itself; the others are so together
     assert len(few.result().groups) == 8
+    both = few.shifted(0)
+    both.merge(more)
+    assert both.result().group_count == -1
     found = []
     for order in ((few, more, last), (last, few, more), (more, last, few)):
         merged = State(few.setup)

@@ -22,10 +22,7 @@ def among_others(kind: str, predictions: NDArray[Any], label: Integers, found: A
     among = np.zeros(len(label))
     wrong = np.flatnonzero(found.argmax != label)
     loss = found.loss[wrong]
-    rest = _rest(kind, predictions, found, wrong)
-    # The target itself is one of the others.
-    rest = np.maximum(rest, np.exp(-loss))
-    among[wrong] = np.where(loss == np.inf, np.inf, loss + np.log(rest))
+    among[wrong] = np.where(loss == np.inf, np.inf, loss + np.log(_rest(kind, predictions, found, wrong)))
     return among
 
 
