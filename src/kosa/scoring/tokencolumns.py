@@ -12,6 +12,8 @@ from kosa.scoring.kinds import FORCE, tolerance
 from kosa.scoring.readers import Columns, rows_per_batch
 from kosa.scoring.tokens import KIND
 
+_MOST_TOKENS = 1 << 19  # in a batch: each takes some 50 bytes beside its predictions
+
 
 def is_list(column: Any) -> bool:
     return column.ndim > 1 if isinstance(column, np.ndarray) else hasattr(column, "value_lengths")
@@ -38,20 +40,21 @@ def end_to_end(column: Any, count: int) -> tuple[Any, NDArray[np.int64]]:
 
 
 def documents_of(column: Any, rows: int | None) -> int:
-    """How many documents like the first make a batch: of so many tokens, or of the usual number of predictions."""
-    if rows is None:
-        return rows_per_batch(_size(column))
-    return max(1, rows // max(1, len(end_to_end(column[:1], 1)[0])))
+    """How many documents like the longest of these make a batch: of so many tokens, or of the usual size."""
+    longest = max(1, int(end_to_end(column, len(column))[1].max(initial=0)))
+    if rows is not None:
+        return max(1, rows // longest)
+    return max(1, min(rows_per_batch(longest * _numbers_of_a_token(column)), _MOST_TOKENS // longest))
 
 
-def _size(column: Any) -> int:
-    """Numbers in the first list, of lists of lists in all of them."""
+def _numbers_of_a_token(column: Any) -> int:
+    """1, or the number of its predictions where a document is a list of lists."""
     if isinstance(column, np.ndarray):
-        return int(math.prod(column.shape[1:]))
-    found = column[:1]
-    while hasattr(found, "value_lengths"):
-        found = found.flatten()
-    return len(found)
+        return int(math.prod(column.shape[2:]))
+    tokens = column.flatten()
+    if not hasattr(tokens, "value_lengths"):
+        return 1
+    return max(1, len(tokens[:1].flatten()))
 
 
 def take(column: Any, index: NDArray[Any]) -> Any:

@@ -27,6 +27,7 @@ from kosa.scoring.tokencolumns import (
 )
 from kosa.scoring.tokens import KIND, Tokens
 
+_LOOK = 64  # documents, of whose longest it is judged how many are read at a time
 # Columns that a reader of tokens makes.
 _TARGET, _WEIGHT, _ID, _DOCUMENT = "(target)", "(weight)", "(id)", "document"
 
@@ -172,8 +173,8 @@ class DocumentReader(TokenReader):
         """How many documents to read at a time, by the first; None where nothing can be read twice."""
         if not self.size:
             return None
-        first = next((columns for columns, _ in self.reader.chunks(inner, 1)), None)
-        return 1 if first is None else documents_of(first[inner.predictions[0]], rows)
+        first = next((columns for columns, _ in self.reader.chunks(inner, _LOOK)), None)
+        return 1 if first is None else documents_of(first[inner.predictions[0]][:_LOOK], rows)
 
     def _flat(self, columns: Columns, selection: Selection, place: Place, first: int) -> Columns:
         (name,) = selection.predictions
