@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kosa.benchmark import contestants
+from kosa.benchmark import contestants, linear
 from kosa.benchmark.contestants import Problem
 from kosa.benchmark.harness import Contestant, Entry, Missing
 from kosa.functional import cross_entropy
@@ -171,6 +171,27 @@ CASES = [
         gib=3,
     ),
     Case("soft", "value, soft targets, float32, 4096×32000", _soft, contestants.VALUE, gib=8),
+    Case(
+        "torch",
+        "kosa.torch, forward + backward, float32, 4096×32000",
+        _rows((4096, 32000), (64, 1000), gradient=True),
+        contestants.TORCH,
+        gib=5,
+    ),
+    Case(
+        "linear",
+        "linear, forward + backward, float32, N=2048 D=768 K=32000",
+        linear.problem(2048, 768, 32000),
+        linear.LINEAR,
+        gib=3,
+    ),
+    Case(
+        "linear-bfloat16",
+        "linear, forward + backward, bfloat16, N=2048 D=768 K=32000",
+        linear.problem(2048, 768, 32000, narrow=True),
+        linear.LINEAR,
+        gib=3,
+    ),
     Case("small", "one call, float32, 8×10", _rows((8, 10), (8, 10)), contestants.SMALL),
     Case("text", "−t·log y row by row and in one batch, float64, 10,000×10", _text, _TEXT, gib=2),
 ]
@@ -188,5 +209,17 @@ GOALS = [
     Goal("few-classes", "kosa", "torch eager", at_least=7),
     Goal("segmentation", "kosa, out=", "torch eager", at_least=4),
     Goal("soft", "kosa", "limit", at_most=1.8),
+    Goal("torch", "kosa", "torch eager", at_least=6),
+    Goal("torch", "kosa", "torch.compile", at_least=2.5),
+    Goal("linear", "kosa", "three products, NumPy", at_most=1.3),
+    Goal("linear", "kosa", "torch eager", at_least=1.4),
+    Goal("linear", "kosa", "F.linear_cross_entropy", at_least=1.4),
+    Goal("linear", "kosa", "F.linear_cross_entropy, options", at_least=1.4),
+    Goal("linear", "kosa, 512 MiB", "torch eager", at_least=2),
+    Goal("linear", "kosa, 512 MiB", "F.linear_cross_entropy", at_least=2),
+    Goal("linear", "kosa, 512 MiB", "F.linear_cross_entropy, options", at_least=2),
+    Goal("linear-bfloat16", "kosa", "limit", at_most=1.3),
+    Goal("linear-bfloat16", "kosa", "torch eager", at_least=1.2),
+    Goal("linear-bfloat16", "kosa", "F.linear_cross_entropy, options", at_least=8),
     Goal("small", "kosa", None, at_most=15e-6),
 ]

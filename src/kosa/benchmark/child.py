@@ -7,7 +7,8 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
-from kosa.benchmark.cases import CASES
+from kosa.benchmark import linear
+from kosa.benchmark.cases import CASES, Case
 from kosa.benchmark.harness import Contestant, Missing
 
 _STATUS = Path("/proc/self/status")
@@ -57,9 +58,16 @@ def _traced(contestant: Contestant) -> int:
     return peak
 
 
+# Of memory alone: the logits of these would be 2 GiB, and a timing of the others' 10 GiB says little.
+_WIDE = [
+    Case("linear-wide", "", linear.problem(4096, 512, 128256), linear.LINEAR),
+    Case("linear-wide-bfloat16", "", linear.problem(4096, 512, 128256, narrow=True), linear.LINEAR),
+]
+
+
 def measure(case_name: str, name: str, quick: bool) -> dict[str, Any]:
     """Peaks of one call that was compiled and warmed on small arrays of the same kind."""
-    case = next(case for case in CASES if case.name == case_name)
+    case = next(case for case in [*CASES, *_WIDE] if case.name == case_name)
     entry = next(entry for entry in case.entries if entry.name == name)
     try:
         entry.prepare(case.build(True)).call()
@@ -68,12 +76,19 @@ def measure(case_name: str, name: str, quick: bool) -> dict[str, Any]:
     except Missing as missing:
         return {"missing": str(missing)}
     # A gradient that the call itself allocates is its output, not memory beside it.
-    output = problem.logits.nbytes if case.name == "gradient" and "out=" not in name else 0
+    if isinstance(problem, linear.LinearProblem):
+        contestant.call()  # matrix libraries allocate at the first large product what they keep (MKL: 30 MiB)
+        rows, classes, output = len(problem.hidden), len(problem.weight), problem.nbytes
+    else:
+        rows, classes = problem.logits.shape[:2]
+        output = problem.logits.nbytes if case.name == "gradient" and "out=" not in name else 0
     resident, traced = _resident(contestant), _traced(contestant)
-    numpy_alone = "torch" not in name  # tracemalloc sees NumPy's buffers, not those of torch
+    # tracemalloc sees NumPy's buffers, not those of torch
+    numpy_alone = "torch" not in name and not isinstance(problem, linear.LinearProblem)
     return {
-        "rows": problem.logits.shape[0],
-        "classes": problem.logits.shape[1],
+        "rows": rows,
+        "classes": classes,
+        "weight_elements": problem.weight.size if isinstance(problem, linear.LinearProblem) else 0,
         "resident_bytes": None if resident is None else max(resident - output, 0),
         "traced_bytes": max(traced - output, 0) if numpy_alone else None,
     }

@@ -244,6 +244,15 @@ def jax_jit(problem: Problem) -> Contestant:
     return Contestant(call, lambda r: (float(r), None))
 
 
+def kosa_torch(problem: Problem) -> Contestant:
+    def wrap(torch: Any, function: Any) -> Any:
+        from kosa.torch import cross_entropy as of_tensors
+
+        return of_tensors
+
+    return _torch(problem, wrap)
+
+
 OTHERS = [
     Entry("NumPy", numpy_batch),
     Entry("SciPy", scipy_log_softmax),
@@ -256,6 +265,12 @@ VALUE = [Entry("limit", limit), Entry("kosa", kosa), *OTHERS]
 GRADIENT = [Entry("limit", limit), Entry("kosa, out=", kosa_out), Entry("kosa", kosa), *OTHERS]
 BFLOAT16 = [Entry("limit", limit), Entry("kosa", kosa), Entry("kosa, float32", kosa_float32), *OTHERS]
 SMALL = [Entry("kosa", kosa), *OTHERS]
+TORCH = [
+    Entry("limit", limit),
+    Entry("kosa", kosa_torch),
+    Entry("torch eager", torch_eager),
+    Entry("torch.compile", torch_compile),
+]
 
 
 def without(entries: Sequence[Entry], names: Sequence[str]) -> list[Entry]:

@@ -19,6 +19,16 @@ MEMORY = [
     ("gradient", "NumPy"),
     ("gradient", "SciPy"),
     ("gradient", "torch eager"),
+    ("linear", "kosa"),
+    ("linear", "kosa, 512 MiB"),
+    ("linear", "torch eager"),
+    ("linear", "torch.compile"),
+    ("linear", "F.linear_cross_entropy"),
+    ("linear", "F.linear_cross_entropy, options"),
+    ("linear-bfloat16", "kosa"),
+    ("linear-bfloat16", "torch eager"),
+    ("linear-wide", "kosa"),
+    ("linear-wide-bfloat16", "kosa"),
 ]
 
 _IMPORT = """

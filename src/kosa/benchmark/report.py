@@ -160,11 +160,8 @@ def memory_table(memory: dict[str, Any]) -> Table:
             rows.append((f"{r['case']}: {r['name']}", r["missing"], ""))
             continue
         cells = ("–" if r[key] is None else size(r[key]) for key in ("traced_bytes", "resident_bytes"))
-        rows.append((f"{r['case']}: {r['name']}", *cells))
-    shapes = {f"{r['rows']}×{r['classes']}" for r in memory["results"] if "rows" in r}
-    return Table(
-        f"{memory['title']}, float32, {', '.join(sorted(shapes))}", ("", "tracemalloc", "peak RSS"), rows
-    )
+        rows.append((f"{r['case']}, {r['rows']}×{r['classes']}: {r['name']}", *cells))
+    return Table(memory["title"], ("", "tracemalloc", "peak RSS"), rows)
 
 
 def start_up_table(start_up: dict[str, Any]) -> Table:

@@ -140,7 +140,10 @@ def _memory_goals(found: Run) -> list[dict[str, Any]]:
     """O(N) for the value, 64 bytes a row; O(threads·K) for the gradient, 32 bytes a class and thread."""
     checked = []
     for result in found.get("memory", {}).get("results", []):
-        if not result["name"].startswith("kosa"):
+        if not result["name"].startswith("kosa") or "rows" not in result:
+            continue
+        if result["case"].startswith("linear"):
+            checked.append(_workspace_goal(result))
             continue
         room = 64 * result["rows"]
         if result["case"] == "gradient":
@@ -151,6 +154,16 @@ def _memory_goals(found: Run) -> list[dict[str, Any]]:
             text = f"memory, {result['case']}: {result['name']}, {what}"
             checked.append({**_verdict(goal, text, result[key]), "unit": "bytes"})
     return checked
+
+
+def _workspace_goal(result: dict[str, Any]) -> dict[str, Any]:
+    """The workspace; for 16-bit tensors a float32 total of the weight's gradient more."""
+    room = (512 if "512" in result["name"] else 64) << 20
+    if "bfloat16" in result["case"]:
+        room += 4 * result["weight_elements"]
+    goal = Goal("memory", result["name"], None, at_most=room)
+    text = f"memory, {result['case']}: {result['name']}, peak RSS"
+    return {**_verdict(goal, text, result["resident_bytes"]), "unit": "bytes"}
 
 
 def _start_up_goals(found: Run) -> list[dict[str, Any]]:
