@@ -1,7 +1,19 @@
 """Settings that all tests share."""
 
+import pytest
 from hypothesis import settings
 
 # Examples are the same in every run; the first of a pair of types compiles, so no example has a deadline.
 settings.register_profile("kosa", deadline=None, derandomize=True, print_blob=False, database=None)
 settings.load_profile("kosa")
+
+
+@pytest.fixture
+def one_thread():
+    """PyTorch's threads wait by spinning: where cores are fewer than threads they hold each other up, on tiny tensors most."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -14,6 +14,7 @@ from torch_oracle import FLOOR, close, compare, converted, derived, draw_targets
 import kosa.torch
 from kosa import definition
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 NAN = float("nan")
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 SHAPES = [(5,), (4, 5), (2, 5, 3), (2, 3, 2, 4), (3, 70), (2, 65, 2)]  # 64 | 65: two kernels
@@ -74,7 +75,7 @@ def test_every_keyword_with_every_other_is_the_formula(data):
         if exact.isnan().all() and i == 0:
             assert got.isnan()
             continue
-        close(got, reference, exact, FLOOR[dtype], f"{'loss' if i == 0 else 'gradient'} {i}")
+        close(got, reference, exact, FLOOR[dtype], f"gradient {i}" if i else "loss")
 
 
 def test_float16_is_pytorchs():
@@ -94,7 +95,9 @@ def test_the_formula_of_these_tests_is_the_definition():
         np.testing.assert_allclose(formula(z, target, **options).numpy(), expected, rtol=1e-13)
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.uint8, torch.uint16, torch.uint64])
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.int16, torch.int32, torch.uint8, torch.uint16, torch.uint64]
+)
 def test_indices_of_any_integer_dtype_are_the_same_indices(dtype):
     z, y = logits((6, 5)), indices((6,), 5)
     weight = torch.linspace(0.5, 2.0, 5)
@@ -154,13 +157,18 @@ def test_nan_in_a_class_weight_spoils_the_rows_that_use_it():
     losses = kosa.torch.cross_entropy(z, torch.tensor([0, 1, 2]), weight, reduction="none")
     assert losses.isnan().tolist() == [False, True, False]
     assert kosa.torch.cross_entropy(z, torch.tensor([0, 1, 2]), weight).isnan()
-    smoothed = kosa.torch.cross_entropy(z, torch.tensor([0, 1, 2]), weight, reduction="none", label_smoothing=0.1)
+    smoothed = kosa.torch.cross_entropy(
+        z, torch.tensor([0, 1, 2]), weight, reduction="none", label_smoothing=0.1
+    )
     assert smoothed.isnan().all()
 
 
 def test_a_mean_of_nothing_is_nan_or_zero_with_gradient_zero():
     """Named in docs/differences.md: PyTorch's gradient is NaN."""
-    for target, weight in ((torch.tensor([-100, -100]), None), (torch.tensor([1, 1]), torch.tensor([1.0, 0.0]))):
+    for target, weight in (
+        (torch.tensor([-100, -100]), None),
+        (torch.tensor([1, 1]), torch.tensor([1.0, 0.0])),
+    ):
         z = logits((2, 2)).requires_grad_()
         loss = kosa.torch.cross_entropy(z, target, weight)
         loss.backward()
@@ -210,7 +218,9 @@ def layouts(z):
 def test_layouts_change_neither_bits_nor_gradients(shape, dtype):
     z = logits(shape, dtype)
     soft = logits(shape, dtype, 5).softmax(1)
-    for (name, laid), target in product(layouts(z), (indices(rows_of(shape), shape[1]), soft, soft[:1].expand_as(soft))):
+    for (name, laid), target in product(
+        layouts(z), (indices(rows_of(shape), shape[1]), soft, soft[:1].expand_as(soft))
+    ):
         plain = laid.resolve_neg().contiguous().clone().requires_grad_()
         leaf = laid.detach().requires_grad_()
         expected = kosa.torch.cross_entropy(plain, target)
@@ -224,9 +234,7 @@ def test_gradients_of_what_wants_none_are_none_and_not_computed(monkeypatch):
     calls = []
     for name in ("row_gradients_op", "target_gradients_op"):
         operator = getattr(kosa.torch.dense, name)
-        monkeypatch.setattr(
-            kosa.torch.dense, name, lambda *a, o=operator, n=name: calls.append(n) or o(*a)
-        )
+        monkeypatch.setattr(kosa.torch.dense, name, lambda *a, o=operator, n=name: calls.append(n) or o(*a))
     for of_logits, of_targets in ((True, False), (False, True), (True, True)):
         calls.clear()
         z = logits((3, 4)).requires_grad_(of_logits)

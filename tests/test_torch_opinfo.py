@@ -8,6 +8,8 @@ from torch_oracle import compare
 
 import kosa.torch
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def linear_cross_entropy(*args, options=None, **keywords):
     """PyTorch's plain form: its chunked one, of which `options` asks, keeps the logits of 16-bit tensors in float32."""

@@ -177,7 +177,7 @@ class _Reduced(torch.autograd.Function):
             gradients = LinearGradients.apply(rows, *saved, *ctx.options, *needs)
         elif gradients is None:
             gradients = _gradients(ctx, upstream * scale)
-        elif upstream != 1:
+        elif upstream.is_meta or upstream != 1:
             gradients = [
                 grad.mul_(upstream) if need else None for grad, need in zip(gradients, needs, strict=True)
             ]
@@ -472,7 +472,8 @@ def scaled_sum(
     """Return scale·Σ losses, float64."""
     rest = flat(options, workspace, shift)
     needs = [x is not None and x.requires_grad and torch.is_grad_enabled() for x in tensors[:4]]
-    if any(needs) and not dense.forward_mode():
+    # In float16 a gradient made before its upstream scale (a GradScaler's) is known would be lost below 6e-8.
+    if any(needs) and not dense.forward_mode() and tensors[0].dtype != torch.float16:
         if torch.compiler.is_compiling():
             return _TracedReduced.apply(*tensors, scale, *rest, *needs)[0]
         if not torch._C._are_functorch_transforms_active():
