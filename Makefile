@@ -7,11 +7,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CHROMIUM := $(firstword $(foreach name,chromium chromium-browser google-chrome google-chrome-stable,$(shell command -v $(name) 2>/dev/null)))
 
-.PHONY: help demo test check bench test-browser chromium clean
+.PHONY: help demo example-lm test check bench test-browser chromium clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo          train on handwritten digits, score the predictions, explain the worst"
+	@echo "make example-lm    a small language model of Python's own sources, by Kosa and by PyTorch (5 minutes)"
 	@echo "make test          all tests but those that need a browser"
 	@echo "make check         ruff, mypy, import-linter"
 	@echo "make bench         Kosa beside the limit and the other libraries; writes bench/results/"
@@ -29,6 +30,11 @@ $(VENV)/has-demo: $(VENV)/made pyproject.toml
 	@$(PIP) install --quiet --editable ".[demo]"
 	@touch $@
 
+$(VENV)/has-example-lm: $(VENV)/made pyproject.toml
+	@echo "Installing Kosa and what its example of a language model needs into $(VENV), once …"
+	@$(PIP) install --quiet --editable ".[example-lm]"
+	@touch $@
+
 # torch is pinned in pyproject.toml to the version whose build for the CPU pip finds.
 $(VENV)/has-test: $(VENV)/made pyproject.toml
 	@echo "Installing Kosa and its test and dev tools into $(VENV), once …"
@@ -42,6 +48,9 @@ $(VENV)/has-bench: $(VENV)/made pyproject.toml
 
 demo: $(VENV)/has-demo
 	@$(BIN)/python examples/digits.py
+
+example-lm: $(VENV)/has-example-lm
+	@$(BIN)/python examples/language_model.py $(ARGS)
 
 test: $(VENV)/has-test
 	$(BIN)/pytest -n auto -m "not browser"
@@ -67,5 +76,5 @@ ifeq ($(CHROMIUM),)
 endif
 
 clean:
-	rm -rf $(VENV) .kosa-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .kosa-demo .kosa-example-lm .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
