@@ -28,7 +28,10 @@ _PAIRS, _PAIR = 1 << 18, 350  # confusions kept at most, and bytes of one, what 
 # of the process on 10 GB; lists come with as many bytes that say where each ends, and grow by doubling.)
 _COPIES, _COPIES_OF_LISTS = 6, 10
 _FIGURES = 400  # bytes a row while it is scored
-_FEWEST = 256  # rows of a batch: with fewer a run takes many times as long
+_FEWEST, _FEWEST_NUMBERS = (
+    256,
+    1 << 20,
+)  # rows of a batch, or numbers: with fewer a run takes many times as long
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def plan(
     program = _PROGRAM + _OWN + _PAIR * min(_PAIRS, width * width)
     pages = max(reader.held(selection) if hasattr(reader, "held") else 0 for reader in readers)
     fixed = program + pages
-    fewest = rows or min(_FEWEST, rows_per_batch(width))
+    fewest = rows or max(1, min(_FEWEST, _FEWEST_NUMBERS // width))
     least = fixed + fewest * row
     if memory is not None and memory < least:
         raise InputError(

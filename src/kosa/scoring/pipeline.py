@@ -34,14 +34,13 @@ def score_files(
 ) -> Scorer:
     """Add all rows of files to a scorer."""
     readers, selection, rows = tables.readers, tables.selection, tables.rows
-    for reader in readers if scale.given else ():
-        if not reader.size or isinstance(reader, DocumentReader):
-            whole = (
-                "documents are numbered from the first on"
-                if reader.size
-                else "it is read once, by this process"
+    for reader in readers:
+        if not reader.size:
+            scale.refuse(f"files of rows: {reader.name!r} is not, it is read once, by this process")
+        if isinstance(reader, DocumentReader):
+            replace(scale, memory=None).refuse(
+                f"files of rows: {reader.name!r} is not, documents are numbered from the first on"
             )
-            scale.refuse(f"files of rows: {reader.name!r} is not, {whole}")
     first = _first(readers, selection)
     scorer.start(first)
     processes = scale.jobs or 1
