@@ -29,7 +29,7 @@ _MOST_ACROSS = 4096  # classes: a tile of 4 MiB a thread
 
 
 class Statistics(NamedTuple):
-    """One entry a row, float64 (`argmax` int64); the figures that need targets are None without them."""
+    """One entry a row, float64 (`argmax` int64); figures that need targets, or were not wanted, are None."""
 
     loss: Any
     lse: Any
@@ -40,15 +40,16 @@ class Statistics(NamedTuple):
     target_entropy: Any
 
 
-def row_statistics(job: Job, with_targets: bool) -> Statistics:
-    """Losses and figures of each row."""
+def row_statistics(job: Job, with_targets: bool, with_entropy: bool = True) -> Statistics:
+    """Losses and figures of each row; the entropy of probabilities takes longer than all else, and may be left out."""
     options, axis = job.options, job.axis
     classes = job.predictions.shape[axis]
     shape = job.predictions.shape[:axis] + job.predictions.shape[axis + 1 :]
     rows = job.predictions.size // classes
     if with_targets and job.indexed:
         indices.check(job.targets, options.ignore_index, classes, job.class_weight, job.row_weight, shape)
-    loss, lse, confidence, entropy = (np.zeros(rows) for _ in range(4))
+    loss, lse, confidence = (np.zeros(rows) for _ in range(3))
+    entropy = np.zeros(rows if with_entropy else 0)
     brier, target_entropy = (np.zeros(rows if with_targets else 0) for _ in range(2))
     argmax = np.zeros(rows, np.int64)
     figures = (loss, lse, argmax, confidence, entropy, brier, target_entropy)
@@ -58,27 +59,28 @@ def row_statistics(job: Job, with_targets: bool) -> Statistics:
             share_rows(rows, classes, lambda: _worker(job, plan, with_targets, figures))
         else:
             for piece, at, _ in _pieces(job):
-                part = row_statistics(piece, with_targets)
+                part = row_statistics(piece, with_targets, with_entropy)
                 for figure, values in zip(figures, part, strict=True):
                     if values is not None:
                         figure[at] = values.reshape(-1)
-    needs_targets = (True, False, False, False, False, True, True)
+    wanted = (with_targets, True, True, True, with_entropy, with_targets, with_targets)
     return Statistics(
-        *(
-            figure.reshape(shape)[()] if with_targets or not needs else None
-            for figure, needs in zip(figures, needs_targets, strict=True)
-        )
+        *(figure.reshape(shape)[()] if want else None for figure, want in zip(figures, wanted, strict=True))
     )
 
 
 def column_statistics(kind: Any, columns: Sequence[Array], targets: Array) -> Statistics:
-    """`row_statistics` of K columns of N predictions each, of one dtype, wherever they lie, with N class indices."""
+    """`row_statistics` without the entropy of K columns of N predictions each, of one dtype, wherever they lie, with
+    N class indices.
+    """
     rows, classes, options = len(columns[0]), len(columns), Options(kind)
     index = np.ascontiguousarray(targets, np.int64).view()
     index.flags.writeable = False
     if classes > _MOST_ACROSS:
         together = np.stack(columns, axis=1)
-        return row_statistics(Job(together, 1, index, True, _NO_FLOATS, _NO_FLOATS, options, False), True)
+        return row_statistics(
+            Job(together, 1, index, True, _NO_FLOATS, _NO_FLOATS, options, False), True, False
+        )
     indices.check(index, options.ignore_index, classes, _NO_FLOATS, _NO_FLOATS, (rows,))
     flats = [bits(np.ascontiguousarray(column, column.dtype.newbyteorder("="))) for column in columns]
     places = np.array([flat.ctypes.data for flat in flats])
@@ -90,19 +92,19 @@ def column_statistics(kind: Any, columns: Sequence[Array], targets: Array) -> St
     # One span over all columns and whatever lies between them, which is never touched.
     span = np.lib.stride_tricks.as_strided(flats[lowest], (int(starts.max()) + rows,), writeable=False)
     xs = _by_format(span)
-    loss, lse, confidence, entropy, brier = (np.zeros(rows) for _ in range(5))
+    loss, lse, confidence, brier = (np.zeros(rows) for _ in range(4))
     argmax = np.zeros(rows, np.int64)
 
     def worker() -> Compute:
         tile = np.empty(classes * LANES)
         return lambda first, last: row_statistics_across(
             xs, starts, 1, 0, _KINDS.index(kind), 0.0, 1.0, index, options.ignore_index, 1, first, last,
-            tile, loss, lse, argmax, confidence, entropy, brier,
+            tile, loss, lse, argmax, confidence, _empty(loss.dtype, True), brier,
         )  # fmt: skip
 
     with np.errstate(all="ignore"):
         share_rows(rows, classes, worker)
-    return Statistics(loss, lse, argmax, confidence, entropy, brier, np.zeros(rows))
+    return Statistics(loss, lse, argmax, confidence, None, brier, np.zeros(rows))
 
 
 def _worker(job: Job, plan: Plan, with_targets: bool, figures: tuple[Array, ...]) -> Compute:

@@ -97,6 +97,18 @@ def sums_of_probs(y: Any, m: float) -> tuple[float, float, float, float]:
 
 
 @reduction
+def sums_without_entropy(y: Any, m: float) -> tuple[float, float, float, float]:
+    """`sums_of_probs` with 0 for the second: its logarithms take most of the time."""
+    prefer_wide_vectors()
+    s, q, ties = 0.0, 0.0, 0.0
+    for k in range(y.size):
+        s += y[k]
+        q += keep(y[k] * y[k], y[k] != m)
+        ties += keep(1.0, y[k] == m)
+    return s, 0.0, q, ties
+
+
+@reduction
 def sums_of_log_probs(x: Any, m: float) -> tuple[float, float, float, float]:
     """Return Σ exp(l − m) over l ≠ m, −Σ p·l, Σ p² over l ≠ m, and how many l = m."""
     prefer_wide_vectors()
@@ -144,7 +156,7 @@ def row_statistics_rows(
     index: Any, ignore: int, ts: Any, t_steps: Any,  # (N,) int64 or empty; distributions, like xs, or all empty
     dense: bool, inner: int, classes: int, first: int, last: int,
     scratch: Any, targets: Any,  # float64: K; K or empty
-    loss: Any, lse: Any, argmax: Any, confidence: Any, entropy: Any,  # (N,), argmax int64; loss may be empty
+    loss: Any, lse: Any, argmax: Any, confidence: Any, entropy: Any,  # (N,), argmax int64; loss, entropy may be empty
     brier: Any, target_entropy: Any,  # (N,) or empty
 ) -> None:  # fmt: skip
     """Fill the figures of rows first..last−1; losses of class indices only."""
@@ -159,7 +171,7 @@ def row_statistics_rows(
         if kind == LOGITS:
             s, h, q, ties = sums_of_logits(row, m)
         elif kind == PROBS:
-            s, h, q, ties = sums_of_probs(row, m)
+            s, h, q, ties = sums_of_probs(row, m) if entropy.size else sums_without_entropy(row, m)
         else:
             s, h, q, ties = sums_of_log_probs(row, m)
         # Q is NaN if an entry is; of logits also if m is infinite.
@@ -175,20 +187,20 @@ def row_statistics_rows(
             factor, beside = 1.0 / (1.0 + r), r / (1.0 + r)
             lse[n] = m + log1p(r)
             confidence[n] = factor
-            entropy[n] = log1p(r) + h * factor
+            h = log1p(r) + h * factor
             own_loss, p = log1p(r) + (m - at_target), factor * exp(at_target - m)
         elif kind == PROBS:
             beside = 1.0 - m
             lse[n] = log(s)
             confidence[n] = m
-            entropy[n] = h
             own_loss, p = -log(at_target), at_target
         else:
             beside = -math.expm1(m)
             lse[n] = m + log1p(s + (ties - 1.0)) if m != -np.inf else m
             confidence[n] = exp(m)
-            entropy[n] = h
             own_loss, p = -at_target, exp(at_target)
+        if entropy.size:
+            entropy[n] = h
         argmax[n] = at
         top = confidence[n]
 
@@ -219,7 +231,8 @@ def row_statistics_rows(
         if spoiled:
             lse[n] = np.nan
             confidence[n] = np.nan
-            entropy[n] = np.nan
+            if entropy.size:
+                entropy[n] = np.nan
             if brier.size and not ignored:
                 brier[n] = np.nan
             if loss.size and not ignored:

@@ -109,6 +109,24 @@ def sums_of_probs(tile: Any, acc: Any) -> None:
 
 
 @part
+def sums_without_entropy(tile: Any, acc: Any) -> None:
+    """`sums_of_probs` with H ← 0: its logarithms take most of the time."""
+    prefer_wide_vectors()
+    for b in range(LANES, _HIT):
+        acc[b] = 0.0
+    left = np.float64(tile.size // LANES)
+    for lo in range(0, tile.size, LANES):
+        y = tile[lo : lo + LANES]
+        for b in range(LANES):
+            peak = y[b] == acc[_M + b]
+            acc[_R + b] += y[b]
+            acc[_Q + b] += keep(y[b] * y[b], y[b] != acc[_M + b])
+            acc[_TIES + b] += keep(1.0, peak)
+            acc[_LEFT + b] = larger(acc[_LEFT + b], keep(left, peak))
+        left -= 1.0
+
+
+@part
 def sums_of_log_probs(tile: Any, acc: Any) -> None:
     """Over l ≠ m: R ← Σ exp(l − m), Q ← Σ p². H ← −Σ p·l over all. TIES and LEFT as for logits."""
     prefer_wide_vectors()
@@ -227,7 +245,7 @@ def row_statistics_across(
     index: Any, ignore: int,  # (N,) int64 or empty
     inner: int, first: int, last: int,
     tile: Any,  # float64: K·LANES
-    loss: Any, lse: Any, argmax: Any, confidence: Any, entropy: Any, brier: Any,  # (N,); loss and brier may be empty
+    loss: Any, lse: Any, argmax: Any, confidence: Any, entropy: Any, brier: Any,  # (N,); some may be empty
 ) -> None:  # fmt: skip
     """Fill the figures of rows first..last−1."""
     prefer_wide_vectors()
@@ -248,8 +266,10 @@ def row_statistics_across(
         maxima(tile, acc)
         if kind == LOGITS:
             sums_of_logits(tile, acc)
-        elif kind == PROBS:
+        elif kind == PROBS and entropy.size:
             sums_of_probs(tile, acc)
+        elif kind == PROBS:
+            sums_without_entropy(tile, acc)
         else:
             sums_of_log_probs(tile, acc)
         ignored = 0
@@ -269,7 +289,7 @@ def row_statistics_across(
             figures_of_log_probs(acc)
         put(acc, _LSE, lse[n : n + count])
         put(acc, _TOP, confidence[n : n + count])
-        put(acc, _H, entropy[n : n + count])
+        put(acc, _H, entropy[n : min(n + count, entropy.size)])
         for b in range(count):
             argmax[n + b] = classes - int(acc[_LEFT + b])
         if spoiled != 0.0:

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kosa import functional
-from kosa.cpu.figures import column_statistics
+from kosa.cpu import arguments
+from kosa.cpu.figures import Statistics, column_statistics, row_statistics
+from kosa.loss import Options
 from kosa.scoring import tokens
 from kosa.scoring.batch import Batch
 from kosa.scoring.binary import evaluate_binary
@@ -127,17 +128,20 @@ def _multiclass(
     )
 
 
-def _statistics(
-    kind: str, predictions: "NDArray[Any] | Apart", targets: NDArray[Any]
-) -> functional.RowStatistics:
-    """`kosa.row_statistics`, told where the classes lie in memory: columns of a file lie one after another."""
+def _statistics(kind: Any, predictions: "NDArray[Any] | Apart", targets: NDArray[Any]) -> Statistics:
+    """What `kosa.row_statistics` gives less the entropy, told where the classes lie in memory: columns of a file lie
+    one after another.
+    """
     if isinstance(predictions, Apart):
         if targets.ndim == 1:
-            return functional.RowStatistics(*column_statistics(kind, predictions.columns, targets))
+            return column_statistics(kind, predictions.columns, targets)
         predictions = np.asarray(predictions)
     columnar = predictions.flags.f_contiguous and not predictions.flags.c_contiguous
-    said: dict[str, Any] = {kind: predictions.T if columnar else predictions}
-    return functional.row_statistics(targets.T if columnar else targets, axis=0 if columnar else -1, **said)
+    options = Options(kind, axis=0 if columnar else -1)
+    if columnar:
+        targets, predictions = targets.T, predictions.T
+    job = arguments.job(targets, predictions, None, None, options, needed=False)
+    return row_statistics(job, True, with_entropy=False)
 
 
 def _distributions(batch: Batch, force: bool, used: NDArray[np.bool_]) -> NDArray[Any]:
