@@ -186,3 +186,27 @@ def test_float32_logits_are_widened_before_anything_else():
 def test_rows_shared_over_threads_agree_with_the_definition():
     targets, z = draw(np.random.default_rng(0), "logits", "float32", None, (5000, 70), -1, 3.0)
     check(targets, "logits", z)
+
+
+@pytest.mark.parametrize("classes", [7, 300])
+@pytest.mark.parametrize("kind", ["logits", "probs", "log_probs"])
+def test_the_other_figures_are_the_same_without_the_entropy(kind: str, classes: int) -> None:
+    from kosa.cpu import arguments, figures
+    from kosa.loss import Options
+
+    random = np.random.default_rng(5)
+    probs = random.dirichlet(np.ones(classes), 40)
+    values = {"probs": probs, "logits": 9 * probs, "log_probs": np.log(probs)}[kind]
+    values[3, 2] = np.nan
+    for axis in (0, 1):
+        predictions = values if axis else np.ascontiguousarray(values.T)
+        job = arguments.job(
+            random.integers(0, 7, 40), predictions, None, None, Options(kind, axis), needed=False
+        )
+        whole, part = (figures.row_statistics(job, True, wanted) for wanted in (True, False))
+        assert part.entropy is None
+        for name in ("loss", "lse", "argmax", "confidence", "brier", "target_entropy"):
+            # The sum of probabilities that sum to 1 has a logarithm of nothing but rounding.
+            np.testing.assert_allclose(
+                getattr(part, name), getattr(whole, name), rtol=1e-14, atol=2e-15, err_msg=name
+            )
