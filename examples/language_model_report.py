@@ -40,20 +40,19 @@ def show(console: Console, kosa: Run, torch: Run) -> None:
         table.add_row(what, *(form.format(value) for value in values), factor)
 
     row("a step, median", lambda run: 1000 * run["step_seconds"], "{:.0f} ms", "faster", "slower")
-    row("all steps, compilation too", lambda run: sum(run["seconds"]), "{:.1f} s", "faster", "slower")
+    row("all steps, compiling too", lambda run: sum(run["seconds"]), "{:.1f} s", "faster", "slower")
     row("peak memory", lambda run: run["peak_mib"], "{:.0f} MiB", "less", "more")
-    row("… beyond that before step 1", beyond, "{:.0f} MiB", "less", "more")
-    row("training loss, last step", lambda run: run["losses"][-1], "{:.4f} nats")
-    for weights, place in (("last", 1), ("averaged", 2)):
-        row(
-            f"held out, {weights} weights", lambda run, place=place: run["held_out"][-1][place], "{:.4f} nats"
-        )
+    row("… above its start", beyond, "{:.0f} MiB", "less", "more")
+    row("training loss at the end", lambda run: run["losses"][-1], "{:.4f} nats")
+    for what, place in (("held out, last weights", 1), ("held out, averaged ones", 2)):
+        row(what, lambda run, place=place: run["held_out"][-1][place], "{:.4f} nats")
         row("", lambda run, place=place: bits_per_byte(run, place), "{:.4f} bits/byte")
     console.print(table)
     apart = max(abs(a - b) for a, b in zip(kosa["losses"], torch["losses"], strict=True))
     step, last, averaged = kosa["held_out"][len(kosa["held_out"]) // 2]
     console.print(
-        f"At no step do the training losses of the two runs differ by more than {apart:.1g} nats.\n"
+        f"At no step do the training losses of the two runs differ by more than {apart:.1g} "
+        "nats.\n"
         f"Held out, averaged weights against the last ones: {versus(*kosa['held_out'][-1][1:])} at the end, "
         f"{versus(last, averaged)} at step {step}.",
         highlight=False,
