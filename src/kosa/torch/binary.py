@@ -38,8 +38,7 @@ def _run(
     return torch.from_numpy(losses.reshape(x.shape))
 
 
-@torch.library.custom_op("kosa::binary_losses", mutates_args=())
-def binary_losses_op(
+def binary_losses_kernel(
     predictions: Tensor, targets: Tensor, pos_weight: Tensor | None, weight: Tensor | None, kind: str,
     ignore_index: int, label_smoothing: float,
 ) -> Tensor:  # fmt: skip
@@ -47,13 +46,15 @@ def binary_losses_op(
     return _run(predictions, targets, pos_weight, weight, kind, ignore_index, label_smoothing, None)
 
 
+binary_losses_op = torch.library.custom_op("kosa::binary_losses", binary_losses_kernel, mutates_args=())
+
+
 @binary_losses_op.register_fake
 def _(predictions: Tensor, *rest: Any) -> Tensor:
     return predictions.new_empty(predictions.shape, dtype=torch.float64)
 
 
-@torch.library.custom_op("kosa::binary_gradients", mutates_args=())
-def binary_gradients_op(
+def binary_gradients_kernel(
     upstream: Tensor, predictions: Tensor, targets: Tensor, pos_weight: Tensor | None, weight: Tensor | None,
     kind: str, ignore_index: int, label_smoothing: float,
 ) -> Tensor:  # fmt: skip
@@ -62,6 +63,11 @@ def binary_gradients_op(
     scaled = upstream if weight is None else upstream * weight
     _run(predictions, targets, pos_weight, scaled, kind, ignore_index, label_smoothing, out)
     return out
+
+
+binary_gradients_op = torch.library.custom_op(
+    "kosa::binary_gradients", binary_gradients_kernel, mutates_args=()
+)
 
 
 @binary_gradients_op.register_fake
@@ -114,7 +120,9 @@ class _Traced(torch.autograd.Function):
 class BinaryLosses(torch.autograd.Function):
     """predictions, targets, pos_weight, weight, options → losses."""
 
-    forward = _Traced.forward
+    @staticmethod
+    def forward(*args: Any) -> Tensor:
+        return (binary_losses_kernel if dense.direct(args[0]) else binary_losses_op)(*args)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -142,7 +150,7 @@ class BinaryGradients(torch.autograd.Function):
 
     @staticmethod
     def forward(*args: Any) -> Tensor:
-        return binary_gradients_op(*args)
+        return (binary_gradients_kernel if dense.direct(*args[:2]) else binary_gradients_op)(*args)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -40,8 +40,7 @@ def rows_of(x: Tensor, axis: int) -> tuple[int, ...]:
     return (*x.shape[:axis], *x.shape[axis + 1 :])
 
 
-@torch.library.custom_op("kosa::row_losses", mutates_args=())
-def row_losses_op(
+def row_losses_kernel(
     predictions: Tensor, targets: Tensor, class_weight: Tensor | None, row_weight: Tensor | None,
     kind: str, axis: int, ignore_index: int, label_smoothing: float, softcap: float | None, temperature: float,
     z_loss: float,
@@ -57,6 +56,9 @@ def row_losses_op(
     return torch.from_numpy(losses)
 
 
+row_losses_op = torch.library.custom_op("kosa::row_losses", row_losses_kernel, mutates_args=())
+
+
 @row_losses_op.register_fake
 def _(
     predictions: Tensor, targets: Tensor, class_weight: Any, row_weight: Any, kind: str, axis: int, *rest: Any
@@ -64,8 +66,7 @@ def _(
     return predictions.new_empty(rows_of(predictions, axis), dtype=torch.float64)
 
 
-@torch.library.custom_op("kosa::row_gradients", mutates_args=())
-def row_gradients_op(
+def row_gradients_kernel(
     upstream: Tensor, predictions: Tensor, targets: Tensor, class_weight: Tensor | None, row_weight: Tensor | None,
     kind: str, axis: int, ignore_index: int, label_smoothing: float, softcap: float | None, temperature: float,
     z_loss: float,
@@ -81,13 +82,15 @@ def row_gradients_op(
     return out
 
 
+row_gradients_op = torch.library.custom_op("kosa::row_gradients", row_gradients_kernel, mutates_args=())
+
+
 @row_gradients_op.register_fake
 def _(upstream: Tensor, predictions: Tensor, *rest: Any) -> Tensor:
     return torch.empty(predictions.shape, dtype=predictions.dtype, device=predictions.device)
 
 
-@torch.library.custom_op("kosa::target_gradients", mutates_args=())
-def target_gradients_op(
+def target_gradients_kernel(
     upstream: Tensor, predictions: Tensor, targets: Tensor, class_weight: Tensor | None, row_weight: Tensor | None,
     kind: str, axis: int, ignore_index: int, label_smoothing: float, softcap: float | None, temperature: float,
     z_loss: float,
@@ -103,9 +106,29 @@ def target_gradients_op(
     return out
 
 
+target_gradients_op = torch.library.custom_op(
+    "kosa::target_gradients", target_gradients_kernel, mutates_args=()
+)
+
+
 @target_gradients_op.register_fake
 def _(upstream: Tensor, predictions: Tensor, targets: Tensor, *rest: Any) -> Tensor:
     return torch.empty(targets.shape, dtype=targets.dtype, device=targets.device)
+
+
+def direct(*tensors: Tensor) -> bool:
+    """Whether these are plain tensors that nobody traces or transforms: kernels may be called without the dispatcher.
+
+    Through it an operator written in Python costs some hundred microseconds, many times what a small loss takes.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and all(type(x) in (Tensor, torch.nn.Parameter) and not x.is_meta for x in tensors)
+        and not torch._C._len_torch_dispatch_stack()
+        and not torch._C._are_functorch_transforms_active()
+        # autograd.grad(is_grads_batched=True) has a vmap of its own, of upstream gradients alone
+        and not any(torch._C._functorch.is_legacy_batchedtensor(x) for x in tensors)
+    )
 
 
 def forward_mode() -> bool:
@@ -174,7 +197,9 @@ class _Traced(torch.autograd.Function):
 class RowLosses(torch.autograd.Function):
     """predictions, targets, class_weight, row_weight, options → losses."""
 
-    forward = _Traced.forward
+    @staticmethod
+    def forward(*args: Any) -> Tensor:
+        return (row_losses_kernel if direct(args[0]) else row_losses_op)(*args)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -211,7 +236,7 @@ class RowGradients(torch.autograd.Function):
 
     @staticmethod
     def forward(*args: Any) -> Tensor:
-        return row_gradients_op(*args)
+        return (row_gradients_kernel if direct(*args[:2]) else row_gradients_op)(*args)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -257,7 +282,7 @@ class TargetGradients(torch.autograd.Function):
 
     @staticmethod
     def forward(*args: Any) -> Tensor:
-        return target_gradients_op(*args)
+        return (target_gradients_kernel if direct(*args[:2]) else target_gradients_op)(*args)
 
     setup_context = RowGradients.setup_context
 

@@ -52,8 +52,7 @@ def _matrix(hidden: Tensor) -> Tensor:
     return hidden.detach().reshape(math.prod(hidden.shape[:-1]), hidden.shape[-1])
 
 
-@torch.library.custom_op("kosa::linear_losses", mutates_args=())
-def linear_losses_op(
+def linear_losses_kernel(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, class_weight: Tensor | None,
     row_weight: Tensor | None, ignore_index: int, label_smoothing: float, softcap: float | None, temperature: float,
     z_loss: float, workspace: int | None, shift: int,
@@ -68,13 +67,15 @@ def linear_losses_op(
     return torch.from_numpy(losses)
 
 
+linear_losses_op = torch.library.custom_op("kosa::linear_losses", linear_losses_kernel, mutates_args=())
+
+
 @linear_losses_op.register_fake
 def _(hidden: Tensor, *rest: Any) -> Tensor:
     return hidden.new_empty(hidden.shape[:-1], dtype=torch.float64)
 
 
-@torch.library.custom_op("kosa::linear_gradients", mutates_args=())
-def linear_gradients_op(
+def linear_gradients_kernel(
     upstream: Tensor, lse_upstream: Tensor | None, hidden: Tensor, weight: Tensor, bias: Tensor | None,
     targets: Tensor, class_weight: Tensor | None, row_weight: Tensor | None, ignore_index: int,
     label_smoothing: float, softcap: float | None, temperature: float, z_loss: float, workspace: int | None, shift: int,
@@ -104,6 +105,11 @@ def linear_gradients_op(
     return torch.from_numpy(losses), dh.reshape(hidden.shape) if needs_hidden else dh, dw, db, dt
 
 
+linear_gradients_op = torch.library.custom_op(
+    "kosa::linear_gradients", linear_gradients_kernel, mutates_args=()
+)
+
+
 @linear_gradients_op.register_fake
 def _(
     upstream: Tensor,
@@ -124,8 +130,7 @@ def _(
     return hidden.new_empty(hidden.shape[:-1], dtype=torch.float64), *grads
 
 
-@torch.library.custom_op("kosa::linear_statistics", mutates_args=())
-def linear_statistics_op(
+def linear_statistics_kernel(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, class_weight: Tensor | None,
     row_weight: Tensor | None, ignore_index: int, label_smoothing: float, softcap: float | None, temperature: float,
     z_loss: float, workspace: int | None, shift: int,
@@ -140,6 +145,11 @@ def linear_statistics_op(
     cpu.statistics(work, products, Statistics(*(f.reshape(-1) for f in figures)), workspace=workspace)
     a, b, c, d, e, f, g = (torch.from_numpy(figure) for figure in figures)
     return a, b, c, d, e, f, g
+
+
+linear_statistics_op = torch.library.custom_op(
+    "kosa::linear_statistics", linear_statistics_kernel, mutates_args=()
+)
 
 
 @linear_statistics_op.register_fake
@@ -162,7 +172,8 @@ class _Reduced(torch.autograd.Function):
     def forward(ctx: Any, *args: Any) -> Tensor:
         *tensors, scale = args[:7]
         needs = ctx.needs_input_grad[:4]
-        losses, *ctx.gradients = linear_gradients_op(scale, None, *tensors, *args[7:], *needs)
+        gradients = linear_gradients_kernel if dense.direct(args[0]) else linear_gradients_op
+        losses, *ctx.gradients = gradients(scale, None, *tensors, *args[7:], *needs)
         ctx.save_for_backward(*args[:7])
         ctx.options = args[7:]
         return losses.sum() * scale
@@ -227,7 +238,9 @@ class _TracedLosses(torch.autograd.Function):
 class LinearLosses(torch.autograd.Function):
     """hidden, weight, bias, targets, class_weight, row_weight, options → losses: one product, and three backward."""
 
-    forward = _TracedLosses.forward
+    @staticmethod
+    def forward(*args: Any) -> Tensor:
+        return (linear_losses_kernel if dense.direct(args[0]) else linear_losses_op)(*args)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

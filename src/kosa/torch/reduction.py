@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from kosa.loss import Options
+from kosa.torch import dense
 
 
 def total_weight(
@@ -20,7 +21,7 @@ def total_weight(
         return float(rows.numel()) if row_weight is None else row_weight.sum(dtype=torch.float64)
     counts = targets != options.ignore_index
     if class_weight is None and row_weight is None:
-        return counts.sum().to(torch.float64)
+        return float(counts.sum()) if dense.direct(targets) else counts.sum().to(torch.float64)
     weight = torch.ones(targets.shape, dtype=torch.float64, device=targets.device)
     if class_weight is not None:
         inside = torch.where(counts, targets, 0).long().clamp(0, len(class_weight) - 1)
@@ -36,6 +37,8 @@ def reduced(losses: Tensor, total: Tensor | float, options: Options) -> Tensor:
         return losses
     if options.reduction == "sum":
         return losses.sum()
+    if isinstance(total, float) and total != 0.0:
+        return losses.sum() / total
     scale, nothing = scale_of(total, options, losses.device)
     return losses.sum() * scale if nothing is None else mean(losses.sum() * scale, nothing, options)
 
