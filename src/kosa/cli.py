@@ -349,7 +349,7 @@ def _errors() -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt as error:
-        click.echo(f"kosa: {error or 'interrupted; nothing was written'}", err=True)
+        click.echo(f"kosa: {str(error) or 'interrupted; nothing was written'}", err=True)
         sys.exit(130)
 
 
