@@ -10,7 +10,7 @@ settings.load_profile("kosa")
 
 @pytest.fixture
 def one_thread():
-    """PyTorch's threads wait by spinning: where cores are fewer than threads they hold each other up, on tiny tensors most."""
+    """PyTorch's threads wait by spinning, and hold each other up where there are fewer cores than threads."""
     import torch
 
     before = torch.get_num_threads()
