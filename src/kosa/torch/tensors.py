@@ -60,8 +60,15 @@ def dense(
         if options.reduction == "mean":
             total = total_weight(t, of_classes, of_rows, losses.shape, options)
         return reduced(losses, total, options).to(_dtype_of_loss(x)), None
+    return _dense_with_grad(x, t, of_classes, of_rows, on_axis, out)
+
+
+@torch.compiler.disable  # of kernels, into which it would look: they are no graph of tensors
+def _dense_with_grad(
+    x: Tensor, t: Tensor, of_classes: Tensor | None, of_rows: Tensor | None, options: Options, out: Any
+) -> tuple[Tensor, Tensor]:
     grad = _written(out, x, options.kind, targets=t, class_weight=of_classes, sample_weight=of_rows)
-    job = arrays.job(x, t, of_classes, of_rows, on_axis)
+    job = arrays.job(x, t, of_classes, of_rows, options)
     result = engine.cross_entropy(job, True, arrays.array(grad))
     return _tensor(result.loss, x), grad
 
@@ -83,6 +90,7 @@ def _written(out: Any, x: Tensor, name: str, **others: Tensor | None) -> Tensor:
     return out
 
 
+@torch.compiler.disable
 def row_statistics(
     targets: Any, predictions: Any, class_weight: Any, sample_weight: Any, options: Options
 ) -> Any:
@@ -163,23 +171,26 @@ def binary(
         _element_weights(sample_weight, "sample_weight", x),
     )
     if with_grad:
-        grad = _written(out, x, options.kind, targets=t)
-        of_targets = arrays.array(t)
-        if not t.dtype.is_floating_point:
-            of_targets = arguments.binary_targets(
-                of_targets, tuple(x.shape), options.kind, options.ignore_index
-            )
-        vectors = arrays.vector(plus), arrays.vector(weight)
-        result = engine.binary_cross_entropy(
-            arrays.array(x), of_targets, *vectors, options, arrays.array(grad)
-        )
-        return _tensor(result.loss, x), grad
+        return _binary_with_grad(x, t, plus, weight, options, out)
     losses = _binary.losses(x, t, plus, weight, options)
     total: Any = 1.0
     if options.reduction == "mean":
         indices_or_floats = t.to(torch.float32) if t.dtype == torch.bool else t
         total = total_weight(indices_or_floats, None, weight, losses.shape, options)
     return reduced(losses, total, options).to(_dtype_of_loss(x)), None
+
+
+@torch.compiler.disable
+def _binary_with_grad(
+    x: Tensor, t: Tensor, plus: Tensor | None, weight: Tensor | None, options: Options, out: Any
+) -> tuple[Tensor, Tensor]:
+    grad = _written(out, x, options.kind, targets=t)
+    of_targets = arrays.array(t)
+    if not t.dtype.is_floating_point:
+        of_targets = arguments.binary_targets(of_targets, tuple(x.shape), options.kind, options.ignore_index)
+    vectors = arrays.vector(plus), arrays.vector(weight)
+    result = engine.binary_cross_entropy(arrays.array(x), of_targets, *vectors, options, arrays.array(grad))
+    return _tensor(result.loss, x), grad
 
 
 def _element_weights(value: Any, name: str, predictions: Tensor) -> Tensor | None:
