@@ -133,14 +133,22 @@ def test_shifted_rows_are_the_same_rows_later() -> None:
     assert dump(made) == dump(state(3, 20))
 
 
-def test_rows_without_what_the_setup_wants_are_refused() -> None:
-    for field, name in (("rank", "top_k"), ("tempered", "temperature"), ("group", "group")):
-        with pytest.raises(InputError, match=f"`{name}`: these rows have no"):
-            State(EVERYTHING).update(replace(rows(0, 3), **{field: None}))
-    with pytest.raises(InputError, match="`per`: these rows have no 'bytes'"):
-        State(EVERYTHING).update(replace(rows(0, 3), units={}))
-    with pytest.raises(InputError, match="`weight`: some batches have weights and others have none"):
-        State(EVERYTHING).update(replace(rows(0, 3), weight=None))
+def test_rows_without_what_the_setup_wants_are_refused_and_change_nothing() -> None:
+    found = state(0, 5)
+    before, made = dump(found), rows(5, 3)
+    for changes, reason in (
+        ({"rank": None}, "`top_k`: these rows have no rank"),
+        ({"tempered": None}, "`temperature`: these rows have no losses at other"),
+        ({"group": None}, "`group`: these rows have no 'doc'"),
+        ({"group": np.zeros(3)}, "`group` holds float64, expected one string or integer a row"),
+        ({"units": {"words": np.ones(3)}}, "`per`: these rows have no 'bytes'"),
+        ({"weight": None}, "`weight`: some batches have weights and others have none"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            found.update(replace(made, **changes))
+    assert dump(found) == before
+    found.update(made)
+    assert found.rows == 8
 
 
 def drawn(start: int, count: int) -> np.ndarray:

@@ -123,12 +123,16 @@ def _buckets(names: list[str]) -> Integers:
     )
 
 
+def check_group(group: "NDArray[Any] | Coded") -> None:
+    """Refuse what names no groups."""
+    if not isinstance(group, Coded) and (group.ndim != 1 or group.dtype.kind not in "iub"):
+        raise InputTypeError(f"`group` holds {group.dtype.name}, expected one string or integer a row")
+
+
 def _coded(group: "NDArray[Any] | Coded") -> tuple[list[str], Integers]:
     """Distinct names, and for each row which."""
     if isinstance(group, Coded):
         return list(group.values), np.asarray(group.codes, dtype=np.int64)
-    if group.ndim != 1 or group.dtype.kind not in "iub":
-        raise InputTypeError(f"`group` holds {group.dtype.name}, expected one string or integer a row")
     values, codes = np.unique(group, return_inverse=True)
     return [str(value) for value in values.tolist()], codes.astype(np.int64)
 

@@ -2,15 +2,17 @@
 
 import os
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kosa.scoring.calibration import CONFIDENCES, LOSSES, confidence_bins, loss_bins
 from kosa.scoring.errors import InputError
 from kosa.scoring.exact import ExactSums, Floats, Integers
-from kosa.scoring.groups import Confusions, Groups
+from kosa.scoring.groups import Confusions, Groups, check_group
 from kosa.scoring.result import Score
 from kosa.scoring.rows import Rows
 from kosa.scoring.setup import Setup
@@ -63,11 +65,8 @@ class State:
         return tuple(self._ranges)
 
     def update(self, rows: Rows) -> None:
-        """Add a batch."""
-        if (rows.weight is not None) != self.setup.weighted:
-            raise InputError(
-                "`weight`: some batches have weights and others have none; give them to all or to none"
-            )
+        """Add a batch, or change nothing: rows that do not fit are an InputError."""
+        self._check(rows)
         if not len(rows):
             return
         self._see(rows.first, rows.first + len(rows))
@@ -76,36 +75,65 @@ class State:
         self.worst.add(rows, used)
         self._count(rows if used is None else rows.chosen(used), used)
 
+    def _check(self, rows: Rows) -> None:
+        setup = self.setup
+        if (rows.weight is not None) != setup.weighted:
+            raise InputError(
+                "`weight`: some batches have weights and others have none; give them to all or to none"
+            )
+        if setup.top_k and rows.rank is None:
+            raise InputError("`top_k`: these rows have no rank of the target")
+        if setup.temperature and rows.tempered is None:
+            raise InputError("`temperature`: these rows have no losses at other temperatures")
+        for unit in setup.per:
+            if unit not in rows.units:
+                raise InputError(f"`per`: these rows have no {unit!r}")
+        if setup.group is not None:
+            if rows.group is None:
+                raise InputError(f"`group`: these rows have no {setup.group!r}")
+            check_group(rows.group)
+
     def _count(self, rows: Rows, used: Integers | None) -> None:
         """Add rows that all have a positive weight."""
-        weight, label, loss = rows.weight, rows.label, rows.loss
+        right = rows.predicted == rows.label
         with np.errstate(over="ignore", invalid="ignore"):
-            weighted = _times(weight, loss)
-        right = rows.predicted == label
-        correct = np.flatnonzero(right)
-        self.classes.add(label, weight)
-        self.correct.add(label[correct], None if weight is None else weight[correct])
-        self.loss.add(weighted, label)
+            weighted = _times(rows.weight, rows.loss)
+        # No two of these touch the same sums, so threads may share them.
+        _share(
+            partial(self._count_losses, rows, weighted),
+            partial(self._count_classes, rows, weighted, right, used),
+            partial(self._count_confidence, rows, right),
+            partial(self._count_optional, rows),
+        )
+
+    def _count_losses(self, rows: Rows, weighted: Floats) -> None:
+        weight, loss = rows.weight, rows.loss
         self.losses.add(loss_bins(loss), weight)
         self.square.add_products(weighted, weighted)
         if weight is not None:
             self.cross.add_products(weight, weighted)
             self.weight_square.add_products(weight, weight)
-        self._count_optional(rows, weight)
         changed = np.flatnonzero((rows.clipped != loss) & ~np.isnan(loss))
         self.clip_change.add(_times(None if weight is None else weight[changed], rows.clipped[changed]))
         self.clip_change.add(-weighted[changed[np.isfinite(loss[changed])]])
-        self._count_confidence(rows, right)
+
+    def _count_classes(
+        self, rows: Rows, weighted: Floats, right: NDArray[np.bool_], used: Integers | None
+    ) -> None:
+        weight, label = rows.weight, rows.label
+        correct = np.flatnonzero(right)
+        self.classes.add(label, weight)
+        self.correct.add(label[correct], None if weight is None else weight[correct])
+        self.loss.add(weighted, label)
         wrong = np.flatnonzero(~right & (rows.predicted >= 0))
         self.confusions.add(
             label[wrong], rows.predicted[wrong], weighted[wrong], None if weight is None else weight[wrong]
         )
-        if self.setup.group is not None:
-            if rows.group is None:
-                raise InputError(f"`group`: these rows have no {self.setup.group!r}")
+        if self.setup.group is not None and rows.group is not None:
             self.groups.add(rows.group, rows.first, used, weighted, weight, correct)
 
-    def _count_optional(self, rows: Rows, weight: Floats | None) -> None:
+    def _count_optional(self, rows: Rows) -> None:
+        weight = rows.weight
         if rows.target_entropy is not None:
             self.entropy.add(_times(weight, rows.target_entropy))
         if rows.mass is not None:
@@ -114,23 +142,16 @@ class State:
         self.brier.add(np.array([np.nan]) if rows.brier is None else _times(weight, rows.brier))
         if rows.among is not None:
             self.among.add(_times(weight, rows.among))
-        if self.setup.top_k:
-            if rows.rank is None:
-                raise InputError("`top_k`: these rows have no rank of the target")
-            last = len(self.ranks.rows) - 1
-            self.ranks.add(np.minimum(rows.rank, last), weight)
+        if self.setup.top_k and rows.rank is not None:
+            self.ranks.add(np.minimum(rows.rank, len(self.ranks.rows) - 1), weight)
         for unit, sums in zip(self.setup.per, self.units, strict=True):
-            if unit not in rows.units:
-                raise InputError(f"`per`: these rows have no {unit!r}")
             sums.add(_times(weight, rows.units[unit]))
-        if self.setup.temperature:
-            if rows.tempered is None:
-                raise InputError("`temperature`: these rows have no losses at other temperatures")
+        if self.setup.temperature and rows.tempered is not None:
             if not self.tempered.groups:
                 self.tempered = ExactSums(rows.tempered.shape[1])
             self.tempered.add_columns(rows.tempered, weight)
 
-    def _count_confidence(self, rows: Rows, right: Any) -> None:
+    def _count_confidence(self, rows: Rows, right: NDArray[np.bool_]) -> None:
         weight, confidence = rows.weight, rows.confidence
         hit = right.astype(np.float64) if rows.hit is None else rows.hit
         step = confidence_bins(confidence)
@@ -259,6 +280,13 @@ PARTS = (
     "tempered",
     "worst",
 )
+
+
+def _share(*tasks: Callable[[], None]) -> None:
+    """Run all, on the threads there are."""
+    from kosa.cpu.threads import for_each_chunk
+
+    for_each_chunk(len(tasks), lambda: lambda number: tasks[number]())
 
 
 def _times(weight: Floats | None, values: Floats) -> Floats:
