@@ -16,14 +16,14 @@ from kosa.cpu._bits import choose, keep, larger, prefer_wide_vectors, widen
 from kosa.cpu._compile import kernel, part
 from kosa.cpu.columns import transform_lanes
 from kosa.cpu.elementary import exp, log, log1p
-from kosa.cpu.statistics import LOGITS, PROBS
+from kosa.cpu.statistics import LOG_PROBS, LOGITS, PROBS
 
 LANES = 128  # with 64 it took 1.9 ns an element at K = 100 instead of 1.5, with 32 2.1 (Xeon of 2023)
 # Where each accumulator begins.
-_M, _R, _H, _Q, _TIES, _LEFT = 0, LANES, 2 * LANES, 3 * LANES, 4 * LANES, 5 * LANES
-_HIT, _OWN, _LSE = 6 * LANES, 7 * LANES, 8 * LANES
-_TOP, _LOSS, _SPOILED = 9 * LANES, 10 * LANES, 11 * LANES
-_SIZE = 12 * LANES
+_M, _AT, _R, _H, _Q = 0, LANES, 2 * LANES, 3 * LANES, 4 * LANES
+_HIT, _OWN, _LSE = 5 * LANES, 6 * LANES, 7 * LANES
+_TOP, _LOSS, _SPOILED = 8 * LANES, 9 * LANES, 10 * LANES
+_SIZE = 11 * LANES
 
 
 @part
@@ -58,92 +58,95 @@ def load_any(xs: Any, starts: Any, at: int, step: int, count: int, tile: Any) ->
 
 @part
 def maxima(tile: Any, acc: Any) -> None:
-    """M ← the largest entry."""
+    """M ← the largest entry that is no NaN, AT ← the first class that has it."""
     prefer_wide_vectors()
     for b in range(LANES):
         acc[_M + b] = -np.inf
+        acc[_AT + b] = 0.0
+    k = 0.0
     for lo in range(0, tile.size, LANES):
         x = tile[lo : lo + LANES]
         for b in range(LANES):
-            acc[_M + b] = larger(acc[_M + b], x[b])
+            higher = x[b] > acc[_M + b]
+            acc[_M + b] = choose(higher, x[b], acc[_M + b])
+            acc[_AT + b] = choose(higher, k, acc[_AT + b])
+        k += 1.0
 
 
 @part
 def sums_of_logits(tile: Any, acc: Any) -> None:
-    """Over z ≠ m: R ← Σ e, H ← Σ e·(m − z), Q ← Σ e². TIES ← how many z = m; LEFT ← K less the first one's class."""
+    """R ← Σ e, H ← Σ e·(m − z), Q ← Σ e² over all but the first maximum."""
     prefer_wide_vectors()
-    for b in range(LANES, _HIT):
-        acc[b] = 0.0
-    left = np.float64(tile.size // LANES)
+    for b in range(3 * LANES):
+        acc[_R + b] = 0.0
+    k = 0.0
     for lo in range(0, tile.size, LANES):
         z = tile[lo : lo + LANES]
         for b in range(LANES):
             gap = acc[_M + b] - z[b]
-            peak = gap == 0.0
-            e = choose(peak, 0.0, exp(-gap))
+            e = keep(exp(-gap), acc[_AT + b] != k)
             acc[_R + b] += e
             acc[_H + b] += keep(e * gap, e != 0.0)
             acc[_Q + b] += e * e
-            acc[_TIES + b] += keep(1.0, peak)
-            acc[_LEFT + b] = larger(acc[_LEFT + b], keep(left, peak))
-        left -= 1.0
+        k += 1.0
 
 
 @part
 def sums_of_probs(tile: Any, acc: Any) -> None:
-    """R ← Σ y, H ← −Σ y log y; Q ← Σ y² over y ≠ m. TIES and LEFT as for logits."""
+    """R ← Σ y, H ← −Σ y log y; Q ← Σ y² over all but the first maximum."""
     prefer_wide_vectors()
-    for b in range(LANES, _HIT):
-        acc[b] = 0.0
-    left = np.float64(tile.size // LANES)
+    for b in range(3 * LANES):
+        acc[_R + b] = 0.0
+    k = 0.0
     for lo in range(0, tile.size, LANES):
         y = tile[lo : lo + LANES]
         for b in range(LANES):
-            peak = y[b] == acc[_M + b]
             acc[_R + b] += y[b]
             acc[_H + b] += keep(-y[b] * log(y[b]), y[b] != 0.0)
-            acc[_Q + b] += keep(y[b] * y[b], y[b] != acc[_M + b])
-            acc[_TIES + b] += keep(1.0, peak)
-            acc[_LEFT + b] = larger(acc[_LEFT + b], keep(left, peak))
-        left -= 1.0
+            acc[_Q + b] += keep(y[b] * y[b], acc[_AT + b] != k)
+        k += 1.0
 
 
 @part
-def sums_without_entropy(tile: Any, acc: Any) -> None:
-    """`sums_of_probs` with H ← 0: its logarithms take most of the time."""
+def sums_without_entropy(logits: bool, tile: Any, acc: Any) -> None:
+    """`sums_of_logits` or `sums_of_probs` with H ← 0: it takes a fifth of the time, and logarithms most of it."""
     prefer_wide_vectors()
-    for b in range(LANES, _HIT):
-        acc[b] = 0.0
-    left = np.float64(tile.size // LANES)
+    for b in range(3 * LANES):
+        acc[_R + b] = 0.0
+    k = 0.0
+    if logits:
+        for lo in range(0, tile.size, LANES):
+            z = tile[lo : lo + LANES]
+            for b in range(LANES):
+                e = keep(exp(z[b] - acc[_M + b]), acc[_AT + b] != k)
+                acc[_R + b] += e
+                acc[_Q + b] += e * e
+            k += 1.0
+        return
     for lo in range(0, tile.size, LANES):
         y = tile[lo : lo + LANES]
         for b in range(LANES):
-            peak = y[b] == acc[_M + b]
             acc[_R + b] += y[b]
-            acc[_Q + b] += keep(y[b] * y[b], y[b] != acc[_M + b])
-            acc[_TIES + b] += keep(1.0, peak)
-            acc[_LEFT + b] = larger(acc[_LEFT + b], keep(left, peak))
-        left -= 1.0
+            acc[_Q + b] += keep(y[b] * y[b], acc[_AT + b] != k)
+        k += 1.0
 
 
 @part
 def sums_of_log_probs(tile: Any, acc: Any) -> None:
-    """Over l ≠ m: R ← Σ exp(l − m), Q ← Σ p². H ← −Σ p·l over all. TIES and LEFT as for logits."""
+    """H ← −Σ p·l; over all but the first maximum R ← Σ exp(l − m), Q ← Σ p²."""
     prefer_wide_vectors()
-    for b in range(LANES, _HIT):
-        acc[b] = 0.0
-    left = np.float64(tile.size // LANES)
+    for b in range(3 * LANES):
+        acc[_R + b] = 0.0
+    k = 0.0
     for lo in range(0, tile.size, LANES):
         x = tile[lo : lo + LANES]
         for b in range(LANES):
             p = exp(x[b])
-            peak, other = x[b] == acc[_M + b], x[b] != acc[_M + b]
+            other = acc[_AT + b] != k
             acc[_R + b] += keep(exp(x[b] - acc[_M + b]), other)
             acc[_H + b] += keep(-p * x[b], p != 0.0)
             acc[_Q + b] += keep(p * p, other)
-            acc[_TIES + b] += keep(1.0, peak)
-            acc[_LEFT + b] = larger(acc[_LEFT + b], keep(left, peak))
-        left -= 1.0
+        k += 1.0
 
 
 @part
@@ -151,13 +154,13 @@ def figures_of_logits(acc: Any) -> None:
     """LSE, TOP ← p at the maximum, H ← entropy, Q ← Σ p² beside it, R ← R/(1 + R), HIT ← p and LOSS at the target."""
     prefer_wide_vectors()
     for b in range(LANES):
-        r = acc[_R + b] + (acc[_TIES + b] - 1.0)
+        r = acc[_R + b]
         u = log1p(r)
         top = 1.0 / (1.0 + r)
         acc[_LSE + b] = acc[_M + b] + u
         acc[_TOP + b] = top
         acc[_H + b] = u + acc[_H + b] * top
-        acc[_Q + b] = (acc[_Q + b] + (acc[_TIES + b] - 1.0)) * top * top
+        acc[_Q + b] *= top * top
         acc[_R + b] = r * top
         gap = acc[_M + b] - acc[_HIT + b]
         acc[_LOSS + b] = u + gap
@@ -172,7 +175,6 @@ def figures_of_probs(acc: Any) -> None:
         top = acc[_M + b]
         acc[_LSE + b] = log(acc[_R + b])
         acc[_TOP + b] = top
-        acc[_Q + b] += (acc[_TIES + b] - 1.0) * top * top
         acc[_R + b] = 1.0 - top
         acc[_LOSS + b] = -log(acc[_HIT + b])
 
@@ -184,9 +186,8 @@ def figures_of_log_probs(acc: Any) -> None:
     for b in range(LANES):
         m = acc[_M + b]
         top = exp(m)
-        acc[_LSE + b] = m + keep(log1p(acc[_R + b] + (acc[_TIES + b] - 1.0)), m != -np.inf)
+        acc[_LSE + b] = m + keep(log1p(acc[_R + b]), m != -np.inf)
         acc[_TOP + b] = top
-        acc[_Q + b] += (acc[_TIES + b] - 1.0) * top * top
         acc[_LOSS + b] = -acc[_HIT + b]
         acc[_HIT + b] = exp(acc[_HIT + b])
     for b in range(LANES):
@@ -195,25 +196,27 @@ def figures_of_log_probs(acc: Any) -> None:
 
 @part
 def brier_scores(acc: Any) -> None:
-    """Q ← Σ (p − t)², where LEFT names the maximum and OWN the target."""
+    """Q ← Σ (p − t)², where AT names the maximum and OWN the target."""
     prefer_wide_vectors()
     for b in range(LANES):
         p, top = acc[_HIT + b], acc[_TOP + b]
         others = acc[_Q + b]
         right = others + acc[_R + b] * acc[_R + b]
         wrong = larger(others - p * p, 0.0) + top * top + (1.0 - p) * (1.0 - p)
-        acc[_Q + b] = choose(acc[_LEFT + b] == acc[_OWN + b], right, wrong)
+        acc[_Q + b] = choose(acc[_AT + b] == acc[_OWN + b], right, wrong)
 
 
 @part
-def find_spoiled(logits: bool, acc: Any) -> float:
-    """SPOILED ← NaN for a lane without figures, else 0; return whether there is one. (Q is NaN only if an entry is.)"""
+def find_spoiled(kind: int, acc: Any) -> float:
+    """SPOILED ← NaN for a lane that has no figures, else 0; return whether there is one."""
     prefer_wide_vectors()
+    telling = _H if kind == LOG_PROBS else _R  # the sum that is NaN where an entry is
+    lowest = -np.inf if kind == LOGITS else np.inf
     some = 0.0
     for b in range(LANES):
-        m, q = acc[_M + b], acc[_Q + b]
-        out = choose(logits, choose(abs(m) == np.inf, 1.0, 0.0), choose(m == np.inf, 1.0, 0.0))
-        out = choose(q != q, 1.0, out)
+        m, sum_ = acc[_M + b], acc[telling + b]
+        out = choose(m == np.inf, 1.0, choose(m == lowest, 1.0, 0.0))
+        out = choose(sum_ != sum_, 1.0, out)
         some = larger(some, out)
         acc[_SPOILED + b] = choose(out == 0.0, 0.0, np.nan)
     return some
@@ -249,7 +252,6 @@ def row_statistics_across(
 ) -> None:  # fmt: skip
     """Fill the figures of rows first..last−1."""
     prefer_wide_vectors()
-    classes = starts.size
     acc = np.zeros(_SIZE)
     n = first
     while n < last:
@@ -264,12 +266,12 @@ def row_statistics_across(
         if softcap != 0.0 or temperature != 1.0:
             transform_lanes(softcap, temperature, tile)
         maxima(tile, acc)
-        if kind == LOGITS:
+        if kind != LOG_PROBS and not entropy.size:
+            sums_without_entropy(kind == LOGITS, tile, acc)
+        elif kind == LOGITS:
             sums_of_logits(tile, acc)
-        elif kind == PROBS and entropy.size:
-            sums_of_probs(tile, acc)
         elif kind == PROBS:
-            sums_without_entropy(tile, acc)
+            sums_of_probs(tile, acc)
         else:
             sums_of_log_probs(tile, acc)
         ignored = 0
@@ -279,8 +281,8 @@ def row_statistics_across(
                 ignored += 1
                 target = 0
             acc[_HIT + b] = tile[target * LANES + b]
-            acc[_OWN + b] = classes - target
-        spoiled = find_spoiled(kind == LOGITS, acc)
+            acc[_OWN + b] = target
+        spoiled = find_spoiled(kind, acc)
         if kind == LOGITS:
             figures_of_logits(acc)
         elif kind == PROBS:
@@ -291,7 +293,7 @@ def row_statistics_across(
         put(acc, _TOP, confidence[n : n + count])
         put(acc, _H, entropy[n : min(n + count, entropy.size)])
         for b in range(count):
-            argmax[n + b] = classes - int(acc[_LEFT + b])
+            argmax[n + b] = int(acc[_AT + b])
         if spoiled != 0.0:
             for b in range(count):
                 if acc[_SPOILED + b] != 0.0:
