@@ -2,8 +2,7 @@
 
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -98,13 +97,10 @@ class State:
         right = rows.predicted == rows.label
         with np.errstate(over="ignore", invalid="ignore"):
             weighted = _times(rows.weight, rows.loss)
-        # No two of these touch the same sums, so threads may share them.
-        _share(
-            partial(self._count_losses, rows, weighted),
-            partial(self._count_classes, rows, weighted, right, used),
-            partial(self._count_confidence, rows, right),
-            partial(self._count_optional, rows),
-        )
+        self._count_losses(rows, weighted)
+        self._count_classes(rows, weighted, right, used)
+        self._count_confidence(rows, right)
+        self._count_optional(rows)
 
     def _count_losses(self, rows: Rows, weighted: Floats) -> None:
         weight, loss = rows.weight, rows.loss
@@ -280,13 +276,6 @@ PARTS = (
     "tempered",
     "worst",
 )
-
-
-def _share(*tasks: Callable[[], None]) -> None:
-    """Run all, on the threads there are."""
-    from kosa.cpu.threads import for_each_chunk
-
-    for_each_chunk(len(tasks), lambda: lambda number: tasks[number]())
 
 
 def _times(weight: Floats | None, values: Floats) -> Floats:
