@@ -26,7 +26,7 @@ FULL = {"batch": 16, "length": 128, "width": 128, "heads": 4, "layers": 4, "rate
 QUICK = {"batch": 4, "length": 64, "width": 64, "heads": 2, "layers": 2, "rate": 2e-3, "bytes": 1_000_000}
 QUICK_STEPS, QUICK_VOCABULARY = 20, 2048
 TRIAL = 8  # steps of each, to see how many fit into the time
-MEASURING = 54  # what measuring ten times on held-out text takes, in steps
+MEASURING = 36  # what measuring six times on held-out text takes, in steps
 STARTING = 12.0  # seconds in which two processes start and stop
 
 

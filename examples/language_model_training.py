@@ -129,7 +129,7 @@ def train(settings: dict[str, Any], tokens: text.Tokens, console: Console) -> di
             if step >= rising:
                 average.update_parameters(model)
             progress.update(task, advance=1, loss=losses[-1])
-            if settings["measure"] and (step % max(1, steps // 10) == 0 or step == steps):
+            if settings["measure"] and (step % max(1, steps // 6) == 0 or step == steps):
                 of_each = [
                     held_out_loss(m, m.embedding.weight, loss_of, held_out) for m in (model, average.module)
                 ]
