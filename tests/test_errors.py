@@ -73,11 +73,9 @@ def test_lists_must_be_rectangles_of_numbers(function):
 
 
 @pytest.mark.parametrize("name", ["logits", "targets", "sample_weight", "class_weight"])
-def test_a_torch_tensor_is_never_converted(function, name):
+def test_frameworks_are_not_mixed(function, name):
     arguments = {"targets": INDICES, "logits": Z, name: torch.zeros(2)}
-    with pytest.raises(
-        TypeError, match=rf"`{name}` is a torch.Tensor, .*pass `{name}.detach\(\).cpu\(\).numpy\(\)`"
-    ):
+    with pytest.raises(TypeError, match=r"must be a torch.Tensor as .* but is a numpy.ndarray: convert it"):
         function(**arguments)
 
 
@@ -335,7 +333,7 @@ def binary_grad(out, logits=Z, **options):
 def test_what_a_gradient_is_written_to_is_checked(call):
     with pytest.raises(TypeError, match=r"`out` must be a NumPy array, but is a builtins.list"):
         call([[0.0] * 3] * 2)
-    with pytest.raises(TypeError, match=r"`out` must be a NumPy array, but is a torch.Tensor"):
+    with pytest.raises(TypeError, match=r"`logits` must be a torch.Tensor as the other arguments are"):
         call(torch.zeros(2, 3))
     with pytest.raises(TypeError, match=r"`out` must have the dtype of `logits`, float64, but has float32"):
         call(np.empty((2, 3), np.float32))
@@ -405,7 +403,7 @@ def test_binary_shapes_are_named(binary):
             binary(SOFT, logits=Z, **{name: [1.0, 2.0]})
         with pytest.raises(TypeError, match=f"`{name}` must hold numbers, but is complex128"):
             binary(SOFT, logits=Z, **{name: 1j * np.ones(3)})
-        with pytest.raises(TypeError, match=f"`{name}` is a torch.Tensor"):
+        with pytest.raises(TypeError, match=r"`logits` must be a torch.Tensor as the other arguments are"):
             binary(SOFT, logits=Z, **{name: torch.ones(3)})
 
 
