@@ -6,6 +6,7 @@ is added as an integer, so nothing is ever rounded before the end. Infinities an
 sum does not depend on the order either. Adding is compiled; merging, rounding and reading need NumPy alone.
 """
 
+import math
 from fractions import Fraction
 from typing import Any, Self
 
@@ -144,16 +145,27 @@ class ExactSums:
 
     def integers(self) -> list[int]:
         """The finite part of each group's sum, exactly, in units of 2^(32·−68)."""
+        shift = _BITS * (self._low - _LOWEST)
+        return [whole << shift for whole in self._own_integers()]
+
+    def _own_integers(self) -> list[int]:
+        """The finite part of each group's sum in units of 2^(32·low), where numbers are short."""
         self._carry()
         sums = [0] * self.groups
         # Most groups of a large table are empty.
-        for group in np.flatnonzero(self._limbs.any(axis=1)).tolist():
-            sums[group] = self._integer(self._limbs[group])
+        filled = np.flatnonzero(self._limbs.any(axis=1))
+        for group, limbs in zip(filled.tolist(), self._limbs[filled].tolist(), strict=True):
+            whole = 0
+            for limb in reversed(limbs):
+                whole = (whole << _BITS) + limb
+            sums[group] = whole
         return sums
 
     def values(self) -> Floats:
         """Each group's sum, rounded once."""
-        sums = np.array([_quotient(sum_, _SCALE) if sum_ else 0.0 for sum_ in self.integers()])
+        sums = np.array(
+            [_scaled(whole, _BITS * self._low) if whole else 0.0 for whole in self._own_integers()]
+        )
         return np.where(self._special != 0.0, self._special, sums)
 
     def _integer(self, limbs: Integers) -> int:
@@ -241,6 +253,14 @@ class ExactSums:
 
 def _groups(group: Integers | None) -> Integers:
     return _ALL if group is None else np.ascontiguousarray(group, dtype=np.int64)
+
+
+def _scaled(whole: int, exponent: int) -> float:
+    """The correctly rounded float64 of whole·2^exponent; infinite where it overflows."""
+    if -1020 < whole.bit_length() + exponent < 1020 and whole.bit_length() < 1020:
+        return math.ldexp(whole, exponent)
+    # Near the ends of the range the integer's rounding is not the last.
+    return _quotient(whole << max(exponent, 0), 1 << max(-exponent, 0))
 
 
 def _quotient(numerator: int, denominator: int) -> float:
