@@ -64,9 +64,7 @@ PER = {"bytes": "size", "lines": 1000, "tokens": None}
 
 
 @pytest.mark.parametrize("size", [None, 33])
-@pytest.mark.parametrize(
-    "form", ["parquet", "csv", "dict", "table", "two files", "row groups"]
-)
+@pytest.mark.parametrize("form", ["parquet", "csv", "dict", "table", "two files", "row groups"])
 def test_files_and_tables(
     form: str,
     size: int | None,
@@ -78,9 +76,7 @@ def test_files_and_tables(
     source: Any = columns if form == "dict" else table
     if form in ("parquet", "row groups"):
         source = tmp_path / "a.parquet"
-        pq.write_table(
-            table, source, row_group_size=50 if form == "row groups" else None
-        )
+        pq.write_table(table, source, row_group_size=50 if form == "row groups" else None)
     elif form == "csv":
         source = tmp_path / "a.csv"
         pyarrow.csv.write_csv(table, source)
@@ -116,28 +112,18 @@ def test_batches_of_dicts(columns: dict[str, np.ndarray], expected: Score) -> No
                 "size": columns["size"][part],
             }
 
-    found = kosa.score(
-        batches(), logits=True, weight="w", group="doc", per=PER, **OPTIONS
-    )
+    found = kosa.score(batches(), logits=True, weight="w", group="doc", per=PER, **OPTIONS)
     same(found.to_dict(), expected)
 
 
-def test_groups_of_integers_are_named_by_them(
-    columns: dict[str, np.ndarray], expected: Score
-) -> None:
+def test_groups_of_integers_are_named_by_them(columns: dict[str, np.ndarray], expected: Score) -> None:
     table = pa.table({**columns, "doc": np.arange(N) // 7})
-    found = kosa.score(
-        table, "y", logits="z*", weight="w", group="doc", per=PER, **OPTIONS
-    )
-    assert [f"d{entry.name}" for entry in found.groups] == [
-        entry.name for entry in expected.groups
-    ]
+    found = kosa.score(table, "y", logits="z*", weight="w", group="doc", per=PER, **OPTIONS)
+    assert [f"d{entry.name}" for entry in found.groups] == [entry.name for entry in expected.groups]
     assert found.standard_error == expected.standard_error
 
 
-def run(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> tuple[int, str, str]:
+def run(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["kosa", *arguments])
     with pytest.raises(SystemExit) as done:
         main()
@@ -162,9 +148,7 @@ CHOICES = [
 
 
 @pytest.fixture
-def folder(
-    columns: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def folder(columns: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -230,13 +214,31 @@ def test_bad_options_are_one_line_and_status_2(
 
 def test_what_only_arrays_take_is_said() -> None:
     table = {"y": [0, 1], "z0": [0.0, 1.0], "z1": [1.0, 0.0]}
-    with pytest.raises(
-        TypeError, match="`group`: name a column or key; only arrays take an array"
-    ):
+    with pytest.raises(TypeError, match="`group`: name a column or key; only arrays take an array"):
         kosa.score(table, "y", logits="z*", group=[1, 2])
-    with pytest.raises(
-        TypeError, match="`per bytes`: name a column or key; only arrays take an array"
-    ):
+    with pytest.raises(TypeError, match="`per bytes`: name a column or key; only arrays take an array"):
         kosa.score(table, "y", logits="z*", per={"bytes": [1, 2]})
     with pytest.raises(InputError, match=r"'group' .*2.*"):
         kosa.score([0, 1, 1], probs=[[0.5, 0.5]] * 3, group=["a", "b"])
+
+
+@pytest.mark.parametrize("kind", ["logits", "probs", "log_probs", "binary"])
+@pytest.mark.parametrize("classes", [2, 5, 70])
+def test_no_figure_depends_on_the_batch_size(kind: str, classes: int) -> None:
+    random = np.random.default_rng(2)
+    logs = np.log(random.dirichlet(np.ones(classes), 500))
+    labels = random.integers(0, classes, 500)
+    values: dict[str, Any] = {"logits": {"logits": 9 * logs}, "probs": {"probs": np.exp(logs)}}.get(
+        kind, {"log_probs": logs}
+    )
+    if kind == "binary":
+        labels, values = labels % 2, {"probs": random.random(500)}
+    options: dict[str, Any] = {
+        "top_k": [1, 2],
+        "temperature": True,
+        "group": np.arange(500) % 9,
+        "per": {"bytes": random.random(500)},
+    }
+    expected = kosa.score(labels, **values, **options)
+    for size in (1, 7, 333):
+        assert kosa.score(labels, **values, **options, batch_size=size) == expected
