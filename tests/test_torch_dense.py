@@ -13,6 +13,7 @@ from torch_oracle import FLOOR, close, compare, converted, derived, draw_targets
 
 import kosa.torch
 from kosa import definition
+from kosa.torch import dense
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAN = float("nan")
@@ -164,12 +165,14 @@ def test_nan_in_a_class_weight_spoils_the_rows_that_use_it():
 
 
 def test_a_mean_of_nothing_is_nan_or_zero_with_gradient_zero():
-    """Named in docs/differences.md: PyTorch's gradient is NaN."""
+    """Named in docs/differences.md: PyTorch's gradient is NaN where weights are 0."""
     for target, weight in (
         (torch.tensor([-100, -100]), None),
-        (torch.tensor([1, 1]), torch.tensor([1.0, 0.0])),
+        (torch.tensor([1, 1]), torch.tensor([1.0, 0.0]).double()),
     ):
         z = logits((2, 2)).requires_grad_()
+        (theirs,) = torch.autograd.grad(F.cross_entropy(z, target, weight), z)
+        assert theirs.isnan().all() == (weight is not None)
         loss = kosa.torch.cross_entropy(z, target, weight)
         loss.backward()
         assert loss.isnan()
@@ -232,16 +235,16 @@ def test_layouts_change_neither_bits_nor_gradients(shape, dtype):
 
 def test_gradients_of_what_wants_none_are_none_and_not_computed(monkeypatch):
     calls = []
-    for name in ("row_gradients_op", "target_gradients_op"):
-        operator = getattr(kosa.torch.dense, name)
-        monkeypatch.setattr(kosa.torch.dense, name, lambda *a, o=operator, n=name: calls.append(n) or o(*a))
+    for function in (dense.RowGradients, dense.TargetGradients):
+        apply, name = function.apply, function.__name__
+        monkeypatch.setattr(function, "apply", lambda *a, f=apply, n=name: calls.append(n) or f(*a))
     for of_logits, of_targets in ((True, False), (False, True), (True, True)):
         calls.clear()
         z = logits((3, 4)).requires_grad_(of_logits)
         t = logits((3, 4)).softmax(1).requires_grad_(of_targets)
         kosa.torch.cross_entropy(z, t).backward()
         assert (z.grad is not None, t.grad is not None) == (of_logits, of_targets)
-        assert calls == ["row_gradients_op"] * of_logits + ["target_gradients_op"] * of_targets
+        assert calls == ["RowGradients"] * of_logits + ["TargetGradients"] * of_targets
     assert not kosa.torch.cross_entropy(logits((3, 4)), indices((3,), 4)).requires_grad
     with torch.no_grad():
         assert not kosa.torch.cross_entropy(z, t).requires_grad

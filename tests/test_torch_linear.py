@@ -126,6 +126,7 @@ def test_input_may_have_any_number_of_axes_before_its_features():
     "options", [{}, {"reduction": "none"}, {"label_smoothing": 0.1}, {"shift": 1}, {"soft": True}]
 )
 def test_ignored_rows_with_nan_have_gradient_zero_and_spoil_nothing(options):
+    """Named in docs/differences.md: PyTorch's gradient of the weight is NaN."""
     options = dict(options)
     soft = options.pop("soft", False)
     shift = options.get("shift", 0)
@@ -143,6 +144,8 @@ def test_ignored_rows_with_nan_have_gradient_zero_and_spoil_nothing(options):
     )
     loss.sum().backward()
     assert loss.isfinite().all()
+    if not options and not soft:
+        assert torch.autograd.grad(F.linear_cross_entropy(x, w, target), w)[0].isnan().all()
     assert torch.equal(x.grad[[1, 3]], torch.zeros(2, 3, dtype=torch.float64))
     for leaf in (x, w, bias, *([target] if soft else [])):
         assert leaf.grad.isfinite().all()
