@@ -143,6 +143,16 @@ def test_rows_without_what_the_setup_wants_are_refused_and_change_nothing() -> N
         ({"group": np.zeros(3)}, "`group` holds float64, expected one string or integer a row"),
         ({"units": {"words": np.ones(3)}}, "`per`: these rows have no 'bytes'"),
         ({"weight": None}, "`weight`: some batches have weights and others have none"),
+        ({"label": np.array([0, 4, 1])}, "`label` holds what is none of 0 to 3"),
+        ({"label": np.array([0, -1, 1])}, "`label` holds what is none of 0 to 3"),
+        ({"label": np.zeros(3)}, "`label` holds what is none of 0 to 3"),
+        ({"predicted": np.array([0, -2, 1])}, "`predicted` holds what is none of -1 to 3"),
+        ({"rank": np.array([0, -1, 1])}, "`rank` holds what is none of 0 to"),
+        ({"group": groups.Coded(("a",), np.array([0, 1, 0]))}, "`group` holds what is none of 0 to 0"),
+        ({"brier": np.zeros(2)}, "`brier` has 2 rows, `loss` 3"),
+        ({"units": {"bytes": np.zeros(3), "words": np.zeros(4)}}, "`words` has 4 rows, `loss` 3"),
+        ({"mass": np.zeros((3, 5))}, r"`mass` has shape \(3, 5\), expected \(3, 4\)"),
+        ({"tempered": np.zeros((3, 20))}, r"`tempered` has shape \(3, 20\), expected \(3, 21\)"),
     ):
         with pytest.raises(InputError, match=reason):
             found.update(replace(made, **changes))

@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kosa.scoring.classes import Coded
+from kosa.scoring.errors import InputError
 from kosa.scoring.exact import Floats, Integers
+from kosa.scoring.temperature import COLUMNS
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Rows:
     hit: (N,) the target's mass on the predicted class; None: 1 where predicted = label, else 0.  among: (N,)
     nats lost among the classes that were not predicted, −Σ_{k≠predicted} t_k·log(p_k/(1 − c)); None: 0.
     rank: (N,) how many classes come before the target's, most probable first; for top-k.  group: N names of
-    groups.  units: N counts by unit.  tempered: (N, 3, nodes), see `temperature.py`.
+    groups.  units: N counts by unit.  tempered: (N, 21), see `temperature.py`.
     """
 
     first: int
@@ -45,6 +47,29 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.loss)
+
+    def check(self, classes: int) -> None:
+        """Refuse what the kernels, which look no index up, would read or write out of bounds."""
+        arrays = {
+            item.name: getattr(self, item.name) for item in fields(self) if item.name != "ids"
+        } | self.units
+        for name, values in arrays.items():
+            if isinstance(values, np.ndarray | Coded) and len(values) != len(self.loss):
+                raise InputError(f"`{name}` has {len(values)} rows, `loss` {len(self.loss)}")
+        if not len(self.loss):
+            return
+        rank_end = np.iinfo(np.int64).max
+        indices = {"label": (self.label, 0, classes), "predicted": (self.predicted, -1, classes)}
+        if self.rank is not None:
+            indices["rank"] = (self.rank, 0, rank_end)
+        if isinstance(self.group, Coded):
+            indices["group"] = (self.group.codes, 0, len(self.group.values))
+        for name, (index, least, end) in indices.items():
+            if index.dtype.kind not in "iu" or index.min() < least or index.max() >= end:
+                raise InputError(f"`{name}` holds what is none of {least} to {end - 1}")
+        for name, matrix, width in (("mass", self.mass, classes), ("tempered", self.tempered, COLUMNS)):
+            if matrix is not None and matrix.shape != (len(self.loss), width):
+                raise InputError(f"`{name}` has shape {matrix.shape}, expected {(len(self.loss), width)}")
 
     def chosen(self, index: Integers) -> "Rows":
         """Some of the rows; their numbers are lost, and their ids."""

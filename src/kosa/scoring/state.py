@@ -16,6 +16,7 @@ from kosa.scoring.result import Score
 from kosa.scoring.rows import Rows
 from kosa.scoring.setup import Setup
 from kosa.scoring.tables import Tally
+from kosa.scoring.temperature import COLUMNS
 from kosa.scoring.worst import Worst
 
 _MOST_ROW = 1 << 62  # a row's number, and so a count, fits int64 with room to spare
@@ -56,7 +57,7 @@ class State:
         self.ranks = Tally(max(setup.top_k, default=0) + 1, weighted)
         self.units = [ExactSums() for _ in setup.per]
         self.groups = Groups(weighted)
-        self.tempered = ExactSums(0)
+        self.tempered = ExactSums(COLUMNS if setup.temperature else 0)
 
     @property
     def ranges(self) -> tuple[tuple[int, int], ...]:
@@ -76,6 +77,7 @@ class State:
 
     def _check(self, rows: Rows) -> None:
         setup = self.setup
+        rows.check(len(setup.classes))
         if (rows.weight is not None) != setup.weighted:
             raise InputError(
                 "`weight`: some batches have weights and others have none; give them to all or to none"
@@ -143,8 +145,6 @@ class State:
         for unit, sums in zip(self.setup.per, self.units, strict=True):
             sums.add(_times(weight, rows.units[unit]))
         if self.setup.temperature and rows.tempered is not None:
-            if not self.tempered.groups:
-                self.tempered = ExactSums(rows.tempered.shape[1])
             self.tempered.add_columns(rows.tempered, weight)
 
     def _count_confidence(self, rows: Rows, right: NDArray[np.bool_]) -> None:
@@ -187,11 +187,8 @@ class State:
             self._ranges = ranges
             raise
         self.rows += other.rows
-        if not self.tempered.groups:
-            self.tempered = ExactSums(other.tempered.groups)
         for name in PARTS:
-            if name != "tempered" or other.tempered.groups:
-                getattr(self, name).merge(getattr(other, name))
+            getattr(self, name).merge(getattr(other, name))
         for mine, theirs in zip(self.units, other.units, strict=True):
             mine.merge(theirs)
 

@@ -122,7 +122,7 @@ def _restored(stored: dict[str, Any]) -> State:
     for part, value in stored["parts"].items():
         if part not in PARTS:
             raise ValueError("a part that there is not")
-        setattr(state, part, _part(part, getattr(state, part), value, setup))
+        setattr(state, part, _part(getattr(state, part), value, setup))
     if set(stored["parts"]) != set(PARTS) or len(stored["units"]) != len(setup.per):
         raise ValueError("a part that is missing")
     state.units = [_sums(stored["units"][unit], 1) for unit in setup.per]
@@ -131,7 +131,7 @@ def _restored(stored: dict[str, Any]) -> State:
     return state
 
 
-def _part(name: str, empty: Any, stored: Any, setup: Setup) -> Any:
+def _part(empty: Any, stored: Any, setup: Setup) -> Any:
     """One part, which must be of the size that an empty one has."""
     if isinstance(empty, Worst):
         if len(stored) > setup.worst:
@@ -147,12 +147,11 @@ def _part(name: str, empty: Any, stored: Any, setup: Setup) -> Any:
         if len(tally.rows) != len(empty.rows) or (stored["weight"] is None) == setup.weighted:
             raise ValueError("a table of another size")
         return tally
-    # How many temperatures there are is known only when rows have come.
-    return _sums(stored, None if name == "tempered" else empty.groups)
+    return _sums(stored, empty.groups)
 
 
-def _sums(stored: Any, groups: int | None) -> ExactSums:
-    if groups is not None and stored["groups"] != groups:
+def _sums(stored: Any, groups: int) -> ExactSums:
+    if stored["groups"] != groups:
         raise ValueError("sums of another size")
     return ExactSums.restored(stored)
 

@@ -16,6 +16,7 @@ from kosa.scoring.exact import ExactSums, Floats, Integers
 from kosa.scoring.result import TemperatureScore
 
 NODES = 7
+COLUMNS = 3 * NODES  # loss, slope and curvature of each
 _LEAST = -3.0 * math.log(2.0)  # log β of the first node
 _STEP = math.log(2.0)
 _BLOCK = 1 << 17  # numbers widened at a time: 1 MiB, which stays in a core's cache
@@ -28,7 +29,7 @@ def tempered(kind: str, predictions: NDArray[Any], index: Integers | None, mass:
 
     count = len(predictions)
     classes = predictions.shape[1] if predictions.ndim > 1 else 2
-    found = np.empty((count, 3 * NODES))
+    found = np.empty((count, COLUMNS))
     step = max(1, _BLOCK // classes)
     none_index, none_mass = np.empty(0, dtype=np.int64), np.empty((0, 0))
 
