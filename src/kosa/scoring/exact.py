@@ -17,7 +17,7 @@ _BITS = 32
 _LOWEST = -68  # 2^(32·−68) lies below the smallest product of two float64, 2^−2148
 _HIGHEST = 70  # a product is below 2^2048, limb 64; the limbs above hold what sums carry
 _ADDITIONS = 1 << 28  # a limb takes a few pieces ≤ 2^32 an addition, so this many stay far inside int64
-_SCALE = 1 << (-_BITS * _LOWEST)
+SCALE = 1 << (-_BITS * _LOWEST)  # `integers` count units of 1/SCALE
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -128,7 +128,7 @@ class ExactSums:
     def exact(self) -> Fraction:
         """The finite part of the sum over all groups, exactly."""
         self._carry()
-        return Fraction(self._integer(self._limbs.sum(axis=0)), _SCALE)
+        return Fraction(self._integer(self._limbs.sum(axis=0)), SCALE)
 
     def special(self) -> float:
         """The sum of the infinities and NaN added, over all groups; 0 where there were none."""
@@ -144,7 +144,7 @@ class ExactSums:
         return self.special() if self.special() != 0.0 else rounded(self.exact())
 
     def integers(self) -> list[int]:
-        """The finite part of each group's sum, exactly, in units of 2^(32·−68)."""
+        """The finite part of each group's sum, exactly, in units of 1/SCALE."""
         shift = _BITS * (self._low - _LOWEST)
         return [whole << shift for whole in self._own_integers()]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from kosa.scoring.calibration import INFINITE, Reliability, brier_sum, entropy_sum, histogram, split
 from kosa.scoring.errors import InputError
-from kosa.scoring.exact import ExactSums, rounded
+from kosa.scoring.exact import SCALE, ExactSums, rounded
 from kosa.scoring.groups import squares
 from kosa.scoring.interval import t_quantile
 from kosa.scoring.result import ClassScore, ConfusionScore, GroupScore, Score, Split, TopScore, UnitScore
@@ -109,7 +109,6 @@ def _prior(state: "State", weight: Fraction) -> float:
 
 def standard_error(state: "State | Paired", loss: Fraction, weight: Fraction) -> tuple[float, int]:
     """√(G/(G−1)·Σ_g (S_g − mean·W_g)²) / Σw over G clusters, from exact moments; and G."""
-    scale = Fraction(1)
     if state.setup.group is None:
         count = int(state.classes.rows.sum())
         if state.setup.weighted:
@@ -120,8 +119,7 @@ def standard_error(state: "State | Paired", loss: Fraction, weight: Fraction) ->
     else:
         integers = squares(state.groups.sums())
         count = integers[3]
-        scale = Fraction(1, 1 << (2 * 32 * 68))
-        square, cross, weight_square = (Fraction(value) * scale for value in integers[:3])
+        square, cross, weight_square = (Fraction(value, SCALE**2) for value in integers[:3])
     if count < 2 or state.loss.special():
         return math.nan, count
     mean = loss / weight
@@ -140,9 +138,8 @@ def _root(value: Fraction) -> float:
 def _top(state: "State", weight: Fraction) -> tuple[TopScore, ...]:
     if not state.setup.top_k:
         return ()
-    scale = 1 << (32 * 68)
     by_rank = state.ranks.weight.integers()
-    return tuple(TopScore(k, rounded(Fraction(sum(by_rank[:k]), scale) / weight)) for k in state.setup.top_k)
+    return tuple(TopScore(k, rounded(Fraction(sum(by_rank[:k]), SCALE) / weight)) for k in state.setup.top_k)
 
 
 def _per(

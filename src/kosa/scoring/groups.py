@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from kosa.scoring.classes import Coded
 from kosa.scoring.errors import InputTypeError
-from kosa.scoring.exact import ExactSums, Floats, Integers
+from kosa.scoring.exact import Floats, Integers
 from kosa.scoring.tables import KeyedSums
 
 MOST_GROUPS = 1 << 16
@@ -213,7 +213,7 @@ class Confusions:
 def squares(sums: KeyedSums) -> tuple[int, int, int, int]:
     """Σ S², Σ S·W, Σ W² and the count of the groups of positive weight, S = Σ w·loss and W = Σw of each.
 
-    Exact integers, in units of 2^(64·−68).
+    Exact integers, in units of 1/SCALE².
     """
     loss, weight = sums.loss.integers(), sums.rows.weight.integers()
     pairs = [(s, w) for s, w in zip(loss, weight, strict=True) if w]
@@ -223,6 +223,3 @@ def squares(sums: KeyedSums) -> tuple[int, int, int, int]:
         sum(w * w for _, w in pairs),
         len(pairs),
     )
-
-
-__all__ = ["MOST_GROUPS", "MOST_PAIRS", "Confusions", "ExactSums", "Groups", "squares"]

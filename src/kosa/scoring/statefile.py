@@ -28,9 +28,7 @@ VERSION = 1
 _DTYPES = {"int64": "<i8", "float64": "<f8"}
 _DAMAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, MemoryError)
 _MOST_HEADER = 1 << 12
-_MOST_BYTES = 1 << 33  # of one array, unpacked: a file of a few bytes must not fill the memory
-
-__all__ = ["VERSION", "load", "lock", "save"]
+_MOST_BYTES = 1 << 29  # of one array, unpacked: a file of a few bytes must not fill the memory
 
 
 def save(state: State, path: str | os.PathLike[str]) -> None:
