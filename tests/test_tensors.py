@@ -259,3 +259,13 @@ def test_lists_and_numbers_go_with_tensors():
     rows, classes = torch.tensor([1, 2.5]), torch.tensor([1, 2, 3])
     assert weighted == kosa.cross_entropy([0, 2], logits=z, sample_weight=rows, class_weight=classes)
     assert kosa.linear_cross_entropy([0, 2], z, drawn(4, 3)).isfinite()
+
+
+def test_a_meta_tensor_has_no_numbers_for_gradients_and_statistics():
+    z, y = drawn(3, 4).to("meta"), torch.tensor([0, 1, 2]).to("meta")
+    for call in (kosa.cross_entropy_with_grad, kosa.row_statistics):
+        with pytest.raises(TypeError, match="a tensor on the meta device holds no numbers"):
+            call(y, logits=z)
+    with pytest.raises(TypeError, match="a tensor on the meta device holds no numbers"):
+        kosa.binary_cross_entropy_with_grad(z, logits=z)
+    assert kosa.cross_entropy(y, logits=z).device.type == "meta"

@@ -17,6 +17,10 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 def array(tensor: Tensor) -> Array:
     """Return the tensor's memory as an array; bfloat16, which NumPy lacks, as the bits that kernels read."""
+    if tensor.is_meta:
+        raise TypeError(
+            "a tensor on the meta device holds no numbers to compute with: pass tensors on the CPU"
+        )
     tensor = tensor.detach().resolve_neg()
     return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
