@@ -1,33 +1,13 @@
 """The public functions: what they compute is said here once, checked here once, and handed to an engine."""
 
-import sys
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kosa import loss as _loss
 from kosa.cpu import arguments, engine, figures
+from kosa.dispatch import on_tensors, options_of
 from kosa.loss import Options
-
-_known_options = lru_cache(maxsize=256, typed=True)(Options)
-
-
-def as_options(*values: Any) -> Options:
-    """The same options as in an earlier call need no second check, which takes as long as a small kernel."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.compiler.is_compiling():  # which traces no cache
-        return Options(*values)
-    try:
-        return _known_options(*values)
-    except TypeError:  # a value that cannot be hashed, or is of a wrong type
-        return Options(*values)
-
-
-def on_tensors(*values: Any) -> bool:
-    """Whether one of the arguments is PyTorch's; PyTorch is not imported to find that out."""
-    torch = sys.modules.get("torch")
-    return torch is not None and any(isinstance(value, torch.Tensor) for value in values)
 
 
 class LossAndGrad(NamedTuple):
@@ -104,7 +84,7 @@ def cross_entropy(
     Gemma 2 (arXiv:2408.00118) and z-loss as in PaLM (arXiv:2204.02311).
     """
     kind, predictions = _loss.one_of(logits=logits, probs=probs, log_probs=log_probs)
-    options = as_options(
+    options = options_of(
         kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss, reduction, denominator, empty
     )
     return _dense(targets, predictions, class_weight, sample_weight, options, False, None).loss
@@ -153,7 +133,7 @@ def cross_entropy_with_grad(
         array([ 0.5, -0.5])
     """
     kind, predictions = _loss.one_of(logits=logits, probs=probs, log_probs=log_probs)
-    options = as_options(
+    options = options_of(
         kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss, reduction, denominator, empty
     )
     return _dense(targets, predictions, class_weight, sample_weight, options, True, out)

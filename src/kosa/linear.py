@@ -9,7 +9,8 @@ from kosa.cpu import arguments, engine
 from kosa.cpu import linear as _linear
 from kosa.cpu.figures import Statistics
 from kosa.cpu.layout import Array
-from kosa.functional import RowStatistics, as_options, on_tensors
+from kosa.dispatch import on_tensors, options_of
+from kosa.functional import RowStatistics
 from kosa.loss import Options
 
 
@@ -74,7 +75,7 @@ def linear_cross_entropy(
 
     Reference: the chunked form is that of Liger-Kernel (arXiv:2410.10989) and of PyTorch's `linear_cross_entropy`.
     """
-    options = as_options(
+    options = options_of(
         "logits",
         -1,
         ignore_index,
@@ -129,7 +130,7 @@ def linear_cross_entropy_with_grad(
         >>> kosa.linear_cross_entropy_with_grad([0], np.array([[0.0]]), np.array([[1.0], [1.0]])).weight.shape
         (2, 1)
     """
-    options = as_options(
+    options = options_of(
         "logits",
         -1,
         ignore_index,
