@@ -105,10 +105,10 @@ def test_log1p_below_minus_a_half_is_relatively_exact():
     assert errors(apply(log1p_all, x), x, mp.log1p, abs).max() <= 1e-15
 
 
-def test_tanh_within_3e_16():
-    x = np.concatenate([spread(-20, 20), powers(1e-300, 1e300), -powers(1e-300, 1e300)])
+def test_tanh_within_6_ulp():
+    x = np.concatenate([spread(-20, 20), spread(-0.2, 0.2), powers(1e-300, 1e300), -powers(1e-300, 1e300)])
     y = apply(tanh_all, x)
-    assert errors(y, x, mp.tanh, lambda _: 1.0).max() <= 3e-16
+    assert errors(y, x, mp.tanh, ulp64).max() <= 6.0
     assert (np.abs(y) <= 1).all()
 
 
