@@ -74,7 +74,7 @@ def row_gradients_kernel(
     """Return ∂(Σ upstream·loss)/∂predictions."""
     options = Options(kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss)  # type: ignore[arg-type]
     weight = upstream if row_weight is None else upstream * row_weight
-    out = torch.empty(predictions.shape, dtype=predictions.dtype)
+    out = arrays.memory(predictions.shape, predictions.dtype)
     if out.numel():
         job = arrays.job(predictions, targets, class_weight, weight, options, check=False)
         with np.errstate(all="ignore"):
@@ -98,7 +98,7 @@ def target_gradients_kernel(
     """Return ∂(Σ upstream·loss)/∂targets, of distributions."""
     options = Options(kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss)  # type: ignore[arg-type]
     weight = upstream if row_weight is None else upstream * row_weight
-    out = torch.empty(targets.shape, dtype=targets.dtype)
+    out = arrays.memory(targets.shape, targets.dtype)
     if out.numel():
         job = arrays.job(predictions, targets, class_weight, weight, options)
         with np.errstate(all="ignore"):

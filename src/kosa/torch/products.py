@@ -79,7 +79,7 @@ class TorchProducts:
         return dh, dw, None if self._dbias is None else self._dbias.to(self._weight.dtype)
 
     def buffer(self, rows: int) -> Array:
-        return array(_memory(rows, self._weight.shape[0], self._weight.dtype))
+        return array(torch.empty(rows, self._weight.shape[0], dtype=self._weight.dtype))
 
     def logits(self, rows: Rows, out: Array) -> None:
         hidden, z = self._rows(rows), _tensor(out, self._weight.dtype)
@@ -104,7 +104,7 @@ class TorchProducts:
                 first and last
             ):  # the gradient's own memory held this chunk's part of it
                 if self._total is None:
-                    self._total = _memory(*self._weight.shape, torch.float32)
+                    self._total = torch.empty(self._weight.shape)
                 accumulate(
                     bits(array(self._dweight)).reshape(-1), self._total.numpy().reshape(-1), first, last
                 )
@@ -125,12 +125,6 @@ class TorchProducts:
 
     def _rows(self, rows: Rows) -> Tensor:
         return self._hidden[rows if isinstance(rows, slice) else torch.from_numpy(rows)]
-
-
-def _memory(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-    """An empty tensor in memory of NumPy, which asks for huge pages: touching 64 MiB first takes 8 ms, not 26."""
-    raw = torch.from_numpy(np.empty(rows * columns * dtype.itemsize, np.uint8))
-    return torch.empty(0, dtype=dtype).set_(raw.untyped_storage()).view(rows, columns)
 
 
 def _tensor(values: Array, dtype: torch.dtype) -> Tensor:
