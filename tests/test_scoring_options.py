@@ -157,6 +157,7 @@ def folder(columns: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.M
 def test_the_command_line_says_the_same(
     folder: Path, expected: Score, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # else what is said may break anywhere
     arguments = [*COMMAND, *CHOICES, "--bins", "5", "--confidence", "0.8"]
     status, out, err = run([*arguments, "--json", "-"], monkeypatch, capsys)
     assert (status, err) == (0, "")
