@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kosa.cpu import arguments
@@ -18,6 +17,7 @@ from kosa.cpu.figures import Statistics
 from kosa.loss import Options
 from kosa.torch import arrays, dense, plain
 from kosa.torch.products import TorchProducts
+from kosa.torch.written import WrittenRows, outer
 
 Flat = tuple[int, float, float | None, float, float, int | None, int]
 # hidden, weight, bias, targets, class_weight, row_weight
@@ -256,7 +256,7 @@ class LinearLosses(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, dh: Any, dw: Any, db: Any, dt: Any, *_: Any) -> Tensor:
-        rows = _Rows(ctx.saved_tensors, ctx.options)
+        rows = WrittenRows(ctx.saved_tensors, ctx.options)
         ones = torch.ones(rows.shape, dtype=torch.float64, device=rows.z.device)
         change = torch.zeros_like(ones)
         dz = rows.direction(dh, dw, db)
@@ -296,7 +296,7 @@ class LinearGradients(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
         upstream, *saved = ctx.saved_tensors
-        rows = _Rows(saved, ctx.options)
+        rows = WrittenRows(saved, ctx.options)
         g = rows.narrowed(upstream, 0)
         ah, aw, ab, at = (c if need else None for c, need in zip(cotangents, ctx.needs, strict=True))
         v = rows.direction(ah, aw, ab)
@@ -319,7 +319,7 @@ class LinearGradients(torch.autograd.Function):
             if aw is not None:
                 dh = dh + slopes @ aw
             if ah is not None:
-                dw = dw + _outer(slopes, rows.narrowed(ah, 1))
+                dw = dw + outer(slopes, rows.narrowed(ah, 1))
         grads = rows.padded(dg, 0), rows.padded(dh, 1), dw, None if saved[2] is None else db, dt
         return *(grad if need else None for grad, need in zip(grads, ctx.needs_input_grad, strict=False)), *(
             None,
@@ -328,7 +328,7 @@ class LinearGradients(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, dg: Any, dh: Any, dw: Any, db: Any, dt: Any, *_: Any) -> Any:
         upstream, *saved = ctx.saved_tensors
-        rows = _Rows(saved, ctx.options)
+        rows = WrittenRows(saved, ctx.options)
         g = rows.narrowed(upstream, 0)
         slopes = rows.slopes(g)
         change = torch.zeros_like(slopes)
@@ -349,76 +349,13 @@ class LinearGradients(torch.autograd.Function):
         if dw is not None:
             out_h = out_h + slopes @ dw
         if dh is not None:
-            out_w = out_w + _outer(slopes, rows.narrowed(dh, 1))
+            out_w = out_w + outer(slopes, rows.narrowed(dh, 1))
         outs = rows.padded(out_h, 1), out_w, out_b, None if of_targets is None else rows.behind(of_targets)
         return tuple(out if need else None for out, need in zip(outs, ctx.needs, strict=True))
 
     @staticmethod
     def vmap(info: Any, dims: Any, *args: Any) -> Any:
         return _one_by_one(LinearGradients.apply, info, dims, args)
-
-
-class _Rows:
-    """The rows that have a target by `shift`, and their logits written out: for derivatives of a second order."""
-
-    axis = -1
-
-    def __init__(self, tensors: Any, options: Any) -> None:
-        hidden, weight, bias, targets, class_weight, row_weight = tensors
-        ignore, smoothing, softcap, temperature, z_loss, _, self._shift = options
-        self.hidden, self.weight = self.narrowed(hidden, 1), weight
-        self.targets = self.ahead(targets)
-        row_weight = None if row_weight is None else self.narrowed(row_weight, 0)
-        self.z = F.linear(self.hidden, weight, bias)
-        self.shape = self.z.shape[:-1]
-        axis = self.z.dim() - 1
-        self._options = Options("logits", axis, ignore, smoothing, softcap, temperature, z_loss)
-        self._tensors = self.z, self.targets, class_weight, row_weight
-        self.dense = self._tensors, self._options
-
-    def slopes(self, upstream: Tensor) -> Tensor:
-        return dense.RowGradients.apply(upstream, *self._tensors, *dense.flat(self._options))
-
-    def target_slopes(self, upstream: Tensor) -> Tensor:
-        return dense.TargetGradients.apply(upstream, *self._tensors, *dense.flat(self._options))
-
-    def direction(self, dh: Tensor | None, dw: Tensor | None, db: Tensor | None) -> Tensor | None:
-        """How the logits move as hidden, weight and bias move along these."""
-        moves = []
-        if dh is not None:
-            moves.append(F.linear(self.narrowed(dh, 1), self.weight))
-        if dw is not None:
-            moves.append(F.linear(self.hidden, dw))
-        if db is not None:
-            moves.append(db.expand_as(self.z))
-        return sum(moves[1:], moves[0]) if moves else None
-
-    def through(self, dz: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The gradients of hidden, weight and bias for one of the logits."""
-        return dz @ self.weight, _outer(dz, self.hidden), dz.reshape(-1, dz.shape[-1]).sum(0)
-
-    def narrowed(self, x: Tensor, inner: int) -> Tensor:
-        """Without the last rows of each sequence, which have no target; `inner` axes follow that of the sequence."""
-        axis = x.dim() - 1 - inner
-        return x.narrow(axis, 0, max(0, x.shape[axis] - self._shift)) if self._shift else x
-
-    def padded(self, x: Tensor, inner: int) -> Tensor:
-        """With zeros for them."""
-        return F.pad(x, (0, 0) * inner + (0, self._shift)) if self._shift else x
-
-    def ahead(self, targets: Tensor) -> Tensor:
-        """The targets that the rows are scored against."""
-        axis = targets.dim() - 1 - int(targets.dtype.is_floating_point)
-        shift = min(self._shift, targets.shape[axis]) if self._shift else 0
-        return targets.narrow(axis, shift, targets.shape[axis] - shift) if shift else targets
-
-    def behind(self, x: Tensor) -> Tensor:
-        """What belongs to distributions, with zeros for those that no row is scored against."""
-        return F.pad(x, (0, 0, self._shift, 0)) if self._shift else x
-
-
-def _outer(a: Tensor, b: Tensor) -> Tensor:
-    return a.reshape(-1, a.shape[-1]).t() @ b.reshape(-1, b.shape[-1])
 
 
 def _one_by_one(function: Any, info: Any, dims: Any, args: tuple[Any, ...]) -> Any:
