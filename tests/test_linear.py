@@ -232,3 +232,15 @@ def test_wrong_arguments_are_named(function, change, error, text):
     given = {"targets": [0, 1, 2], "hidden": np.zeros((3, 2)), "weight": np.zeros((4, 2))} | change
     with pytest.raises(error, match=text):
         function(**given)
+
+
+def test_rows_that_shift_leaves_without_a_distribution_have_no_loss_and_no_score():
+    rng = np.random.default_rng(0)
+    hidden, weight = rng.normal(size=(2, 3, 4)), rng.normal(size=(5, 4))
+    targets = rng.dirichlet(np.ones(5), size=(2, 3))
+    for sample_weight in (None, rng.random((2, 3))):
+        stats = kosa.linear_row_statistics(targets, hidden, weight, shift=1, sample_weight=sample_weight)
+        for figure in (stats.loss, stats.brier, stats.target_entropy):
+            assert (figure[:, -1] == 0).all()
+            assert (figure[:, :-1] > 0).all()
+        np.testing.assert_allclose(stats.lse, np.log(np.exp(hidden @ weight.T).sum(-1)), rtol=1e-12)

@@ -418,3 +418,14 @@ def test_many_heads_have_no_sequence_to_shift():
         kosa.torch.linear_cross_entropy(drawn(2, 3), drawn(4, 2, 3), indices(2, 2, classes=4), shift=1)
     with pytest.raises(ValueError, match=r"`linear_weight` must be \(C, D\), but has shape \(4, 2, 3\)"):
         kosa.torch.linear_row_statistics(drawn(2, 3), drawn(4, 2, 3), indices(2, 2, classes=4))
+
+
+def test_statistics_of_rows_that_shift_leaves_without_a_distribution():
+    hidden, weight = drawn(2, 3, 4).requires_grad_(), drawn(5, 4, seed=1)
+    target = drawn(2, 3, 5, seed=2).softmax(-1)
+    stats = kosa.torch.linear_row_statistics(hidden, weight, target, shift=1)
+    assert (stats.loss[:, -1] == 0).all()
+    z = F.linear(hidden, weight)
+    expected = z.logsumexp(-1).sum() - (target[:, 1:] * z[:, :-1].log_softmax(-1)).sum()
+    (grad,) = torch.autograd.grad(stats.loss.sum() + stats.lse.sum(), hidden)
+    torch.testing.assert_close(grad, torch.autograd.grad(expected, hidden)[0], rtol=0, atol=1e-13)

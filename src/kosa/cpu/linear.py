@@ -49,6 +49,7 @@ class LinearJob(NamedTuple):
     shift: int  # row n of hidden is scored against row n + shift of distributions
     total: float  # the weight of the rows that count
     lse_weight: Array = _NO_FLOATS
+    targetless: Array | None = None  # the numbers of the rows that `shift` leaves without a distribution
 
     @property
     def rows(self) -> int:
@@ -66,28 +67,42 @@ def job(
 
     targets: (M,) int64 or (M, K).  shape: of the rows.  row_weight, lse_weight: (M,) float64 or empty.
     """
-    counts = np.ones(len(targets), bool) if not row_weight.size else row_weight != 0.0
+    targetless = None
     if indexed:
-        indices.check(targets, options.ignore_index, classes, class_weight, row_weight, shape)
+        total = indices.check(targets, options.ignore_index, classes, class_weight, row_weight, shape)
     if shift:
         length = shape[-1]
-        beyond = np.arange(length) >= length - shift
         if indexed:
             ahead = np.full(shape, options.ignore_index)
             ahead[..., : max(0, length - shift)] = targets.reshape(shape)[..., shift:]
             targets = ahead.reshape(-1)
             targets.flags.writeable = False
-        counts &= ~np.broadcast_to(beyond, shape).reshape(-1)
+            total = indices.check(targets, options.ignore_index, classes, class_weight, row_weight, shape)
+        else:
+            beyond = np.broadcast_to(np.arange(length) >= length - shift, shape).reshape(-1)
+            targetless = np.flatnonzero(beyond)
+            row_weight = np.where(beyond, 0.0, row_weight if row_weight.size else 1.0)
+            row_weight.flags.writeable = False
+    counts = np.ones(len(targets), bool) if not row_weight.size else row_weight != 0.0
     if indexed:
         counts &= targets != options.ignore_index
-        total = indices.check(targets, options.ignore_index, classes, class_weight, row_weight, shape)
     else:
-        total = float(row_weight[counts].sum()) if row_weight.size else float(np.count_nonzero(counts))
+        total = float(row_weight.sum()) if row_weight.size else float(len(targets))
     if lse_weight.size:
         counts |= lse_weight != 0.0
     active = None if counts.all() else np.flatnonzero(counts)
     return LinearJob(
-        targets, indexed, class_weight, row_weight, options, classes, active, shift, total, lse_weight
+        targets,
+        indexed,
+        class_weight,
+        row_weight,
+        options,
+        classes,
+        active,
+        shift,
+        total,
+        lse_weight,
+        targetless,
     )
 
 
@@ -143,6 +158,9 @@ def statistics(work: LinearJob, products: Products, figures: Statistics, *, work
         part = row_statistics(_piece(work, rows, z), True)
         for figure, values in zip(figures, part, strict=True):
             figure[rows] = values
+    if work.targetless is not None:
+        for figure in (figures.brier, figures.target_entropy):
+            figure[work.targetless] = 0.0
 
 
 def _size(work: LinearJob, products: Products, workspace: int | None) -> int:
