@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+import time
 from itertools import product
 
 import pytest
 import torch
 
 import kosa.torch
+from kosa.torch import products
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 X, W, BIAS = (torch.ones(shape) for shape in ((6, 3), (5, 3), (5,)))
@@ -80,3 +82,39 @@ def test_memory_stays_within_the_workspace_beyond_inputs_and_gradients(dtype):
     accumulator = 0 if dtype == "float32" else 16384 * 64 * 4
     slack = 8 << 20  # what allocators and libraries round up
     assert int(done.stdout) <= workspace + tensors + accumulator + slack
+
+
+def test_the_library_that_is_clearly_faster_multiplies(monkeypatch):
+    def slowed(multiply):
+        def slow(*matrices):
+            time.sleep(0.05)
+            multiply(*matrices)
+
+        return slow
+
+    for name, other in (("_torch", "_numpy"), ("_numpy", "_torch")):
+        with monkeypatch.context() as patched:
+            patched.setattr(products, name, slowed(getattr(products, name)))
+            assert products.fastest.__wrapped__(1) is getattr(products, other)
+
+
+def test_products_of_numpy_give_the_same_loss_and_gradients(monkeypatch):
+    hidden, weight = (torch.randn(n, 8, generator=torch.Generator().manual_seed(n)) for n in (40, 70))
+    target = torch.arange(40)
+    calls = []
+
+    def counted(a, b, out):
+        calls.append(out.shape)
+        products._numpy(a, b, out)
+
+    def computed():
+        leaves = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        loss = kosa.torch.linear_cross_entropy(*leaves, target, workspace=0)
+        return loss.detach(), *torch.autograd.grad(loss, leaves)
+
+    expected = computed()
+    monkeypatch.setattr(products, "_WORTH", 0)
+    monkeypatch.setattr(products, "fastest", lambda threads: counted)
+    for ours, theirs in zip(computed(), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert len(calls) == 2 * 40  # a row at a time: logits and the gradient of hidden

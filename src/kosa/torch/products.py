@@ -53,14 +53,13 @@ class TorchProducts:
     """Products of CPU tensors of one dtype. Weight gradients of 16-bit tensors are accumulated in float32."""
 
     def __init__(
-        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, needs: tuple[bool, bool, bool],
-        multiply: Multiply | None = None,
-    ) -> None:  # fmt: skip
+        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, needs: tuple[bool, bool, bool]
+    ) -> None:
         self._hidden, self._weight, self._bias = hidden, weight, bias
         self._narrow = weight.dtype.itemsize == 2
-        self._multiply = multiply or _torch
+        self._multiply: Multiply = _torch
         work = 2 * hidden.shape[0] * weight.numel()
-        if multiply is None and weight.dtype == torch.float32 and work >= _WORTH:
+        if weight.dtype == torch.float32 and work >= _WORTH:
             self._multiply = fastest(torch.get_num_threads())
         self._needs = needs
         self.reserve = 0
@@ -100,14 +99,12 @@ class TorchProducts:
                 torch.mm(z.t(), hidden, out=self._dweight)
             else:
                 self._dweight.addmm_(z.t(), hidden)
-            if self._narrow and not (
-                first and last
-            ):  # the gradient's own memory held this chunk's part of it
+            if self._narrow and not (first and last):
                 if self._total is None:
                     self._total = torch.empty(self._weight.shape)
-                accumulate(
-                    bits(array(self._dweight)).reshape(-1), self._total.numpy().reshape(-1), first, last
-                )
+                # The gradient's own memory holds this chunk's part of it, at last the whole.
+                part = bits(array(self._dweight)).reshape(-1)
+                accumulate(part, self._total.numpy().reshape(-1), first, last)
         if self._dbias is not None:
             self._dbias += z.sum(0, dtype=torch.promote_types(z.dtype, torch.float32))
 
