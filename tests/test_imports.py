@@ -191,3 +191,9 @@ def test_losses_need_no_extra() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) == pytest.approx(0.6931471805599453, rel=1e-7)
+
+
+def test_kosa_torch_without_pytorch_says_what_to_install() -> None:
+    done = python("import sys\nsys.modules['torch'] = None\nimport kosa.torch")
+    assert done.returncode == 1
+    assert '`kosa.torch` needs PyTorch: pip install "kosa[torch]"' in done.stderr

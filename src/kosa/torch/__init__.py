@@ -1,5 +1,10 @@
 """Kosa for PyTorch: PyTorch's own signatures, shapes, dtypes and defaults; Kosa's further keywords after them."""
 
+try:
+    import torch as _torch  # noqa: F401  (only to say what is missing)
+except ModuleNotFoundError:
+    raise ModuleNotFoundError('`kosa.torch` needs PyTorch: pip install "kosa[torch]"') from None
+
 from kosa.torch.functional import (
     LinearStatistics,
     cross_entropy,
