@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CHROMIUM := $(firstword $(foreach name,chromium chromium-browser google-chrome google-chrome-stable,$(shell command -v $(name) 2>/dev/null)))
 
-.PHONY: help demo example-lm test check bench test-browser chromium clean
+.PHONY: help demo example-lm test check bench bench-gpu test-browser test-gpu chromium clean
 .DELETE_ON_ERROR:
 
 help:
@@ -17,6 +17,8 @@ help:
 	@echo "make check         ruff, mypy, import-linter"
 	@echo "make bench         Kosa beside the limit and the other libraries; writes bench/results/"
 	@echo "make test-browser  the tests of the HTML pages in a real Chromium"
+	@echo "make test-gpu      the tests of the Triton engine on a real GPU"
+	@echo "make bench-gpu     the same engine beside the limits of the card and other libraries; writes bench/results/"
 	@echo "make clean         remove .venv, caches and the demo's files"
 
 # Stamps say which extras .venv holds; a changed pyproject.toml makes them old.
@@ -64,6 +66,15 @@ check: $(VENV)/has-test
 bench: $(VENV)/has-bench
 	@mkdir -p bench/results
 	$(BIN)/kosa bench $(if $(ROUNDS),--rounds $(ROUNDS)) --json bench/results/latest.json --markdown bench/results/latest.md
+
+# Without a GPU `make test` runs these tests in Triton's interpreter.
+test-gpu: $(VENV)/has-test
+	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "make test-gpu needs a GPU that PyTorch " + torch.__version__ + " can use, and finds none: make test runs the same tests in an interpreter")'
+	$(BIN)/pytest -m gpu
+
+bench-gpu: $(VENV)/has-bench
+	@mkdir -p bench/results
+	@$(BIN)/kosa bench --gpu --results bench/results
 
 test-browser: chromium $(VENV)/has-test
 	$(BIN)/pytest -m browser

@@ -15,7 +15,7 @@ import kosa
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
-HEAVY = ("numba", "scipy", "torch", "jax", "pyarrow", "pandas", "sklearn", "click", "rich", "jinja2")
+HEAVY = ("numba", "scipy", "torch", "jax", "pyarrow", "pandas", "sklearn", "click", "rich", "jinja2", "triton")
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
@@ -36,6 +36,12 @@ def test_a_loss_loads_no_other_framework() -> None:
     loaded = loaded_by("import kosa\nkosa.cross_entropy([0], logits=[[1.0, 2.0]])")
     assert "numba" in loaded
     assert not {"torch", "jax", "pyarrow", "pandas", "sklearn", "click", "rich", "jinja2"} & set(loaded)
+
+
+def test_kosa_torch_loads_no_engine_for_gpus() -> None:
+    assert "triton" not in loaded_by("import kosa.torch")
+    on_a_cpu = "import torch, kosa.torch\nkosa.torch.cross_entropy(torch.zeros(1, 2), torch.tensor([0]))"
+    assert "triton" not in loaded_by(on_a_cpu)
 
 
 def test_the_definition_loads_no_engine() -> None:
@@ -127,6 +133,8 @@ def test_imports_run_down_only() -> None:
         ("definition", "import kosa.loss", "The definition shares no code"),
         ("functional", "import numba", "Compiled code lives in the engine"),
         ("loss", "import click", "Only the command line"),
+        ("gpu/__init__", "import kosa.cpu.layout", "Imports run down only"),
+        ("torch/__init__", "import triton", "Triton lives in the engine for GPUs"),
     ],
 )
 def test_an_import_against_the_layers_is_caught(
