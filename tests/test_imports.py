@@ -15,7 +15,19 @@ import kosa
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src"
-HEAVY = ("numba", "scipy", "torch", "jax", "pyarrow", "pandas", "sklearn", "click", "rich", "jinja2", "triton")
+HEAVY = (
+    "numba",
+    "scipy",
+    "torch",
+    "jax",
+    "pyarrow",
+    "pandas",
+    "sklearn",
+    "click",
+    "rich",
+    "jinja2",
+    "triton",
+)
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
