@@ -288,7 +288,7 @@ def test_modules_pass_the_further_keywords_on():
     assert torch.equal(module(X, Y, sample_weight=rows), want)
 
 
-LOGITS = ("logits", 1, -100, 0.1, 2.0, 0.7, 0.1)
+LOGITS = ("logits", 1, -100, 0.1, 2.0, 0.7, 0.1, "targets")
 LINEAR = (-100, 0.1, 2.0, 0.7, 0.1, 1000, 0)
 ROWS, CLASSES, UPSTREAM = torch.rand(3).double(), torch.rand(4).double(), drawn(3, seed=6)
 OPERATORS = {

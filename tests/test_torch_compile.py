@@ -185,7 +185,7 @@ def test_torch_func_grad_under_the_compiler_is_right_or_an_error(name):
 @pytest.mark.parametrize("operator", ["row_losses", "linear_gradients"])
 def test_operators_trace_with_sizes_left_open(operator):
     if operator == "row_losses":
-        args = (Z, Y, None, None, "logits", 1, -100, 0.1, None, 1.0, 0.0)
+        args = (Z, Y, None, None, "logits", 1, -100, 0.1, None, 1.0, 0.0, "targets")
         result = torch.library.opcheck(dense.row_losses_op, args, test_utils="test_aot_dispatch_dynamic")
     else:
         options = (-100, 0.1, None, 1.0, 0.0, None, 0, True, True, False, False)

@@ -1,6 +1,7 @@
 """`kosa.torch.cross_entropy` against PyTorch's and against the formula written out: numbers, layouts, errors."""
 
 import warnings
+import weakref
 from itertools import product
 
 import numpy as np
@@ -9,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.checkpoint import checkpoint
 from torch_oracle import FLOOR, close, compare, converted, derived, draw_targets, formula, keywords
 
 import kosa.torch
 from kosa import definition
-from kosa.torch import dense
+from kosa.torch import arrays, host
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAN = float("nan")
@@ -233,21 +235,84 @@ def test_layouts_change_neither_bits_nor_gradients(shape, dtype):
         torch.testing.assert_close(grad, want, rtol=FLOOR[dtype], atol=FLOOR[dtype] / 8, msg=name)
 
 
-def test_gradients_of_what_wants_none_are_none_and_not_computed(monkeypatch):
+def counted(monkeypatch):
+    """What the engine is asked for, from here on."""
     calls = []
-    for function in (dense.RowGradients, dense.TargetGradients):
-        apply, name = function.apply, function.__name__
-        monkeypatch.setattr(function, "apply", lambda *a, f=apply, n=name: calls.append(n) or f(*a))
+    run, slopes = host.run, host.target_slopes
+    monkeypatch.setattr(
+        host,
+        "run",
+        lambda *a, **k: calls.append("loss" if k.get("out") is None else "gradient") or run(*a, **k),
+    )
+    monkeypatch.setattr(host, "target_slopes", lambda *a, **k: calls.append("of targets") or slopes(*a, **k))
+    return calls
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_gradients_of_what_wants_none_are_none_and_not_computed(monkeypatch, reduction):
+    calls = counted(monkeypatch)
     for of_logits, of_targets in ((True, False), (False, True), (True, True)):
         calls.clear()
         z = logits((3, 4)).requires_grad_(of_logits)
         t = logits((3, 4)).softmax(1).requires_grad_(of_targets)
-        kosa.torch.cross_entropy(z, t).backward()
+        kosa.torch.cross_entropy(z, t, reduction=reduction).sum().backward()
         assert (z.grad is not None, t.grad is not None) == (of_logits, of_targets)
-        assert calls == ["RowGradients"] * of_logits + ["TargetGradients"] * of_targets
+        assert calls.count("gradient") == of_logits
+        assert calls.count("of targets") == of_targets
+    calls.clear()
     assert not kosa.torch.cross_entropy(logits((3, 4)), indices((3,), 4)).requires_grad
     with torch.no_grad():
         assert not kosa.torch.cross_entropy(z, t).requires_grad
+    assert calls == ["loss"] * 2
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize(
+    "function", [kosa.torch.cross_entropy, lambda z, y, **k: kosa.cross_entropy(y, logits=z, **k)]
+)
+def test_logits_are_read_once_for_loss_and_gradient_and_again_for_another_backward(
+    monkeypatch, function, reduction
+):
+    calls = counted(monkeypatch)
+    z, y = logits((3, 70), torch.float32).requires_grad_(), indices((3,), 70)
+    loss = function(z, y, reduction=reduction)
+    (first,) = torch.autograd.grad(loss, z, retain_graph=True)
+    assert calls == ["gradient"]
+    kept = first.clone()
+    first.zero_()  # given away: nobody else may hold it
+    (second,) = torch.autograd.grad(3 * loss, z)
+    assert calls == ["gradient"] * 2
+    torch.testing.assert_close(second, 3 * kept, rtol=2.0**-22, atol=0)  # rounded after one product, not two
+
+
+def test_an_upstream_gradient_multiplies_the_gradient_in_its_own_memory():
+    z, y = logits((3, 70), torch.float32).requires_grad_(), indices((3,), 70)
+    (want,) = torch.autograd.grad(kosa.torch.cross_entropy(z, y), z)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        loss = kosa.torch.cross_entropy(z, y)
+    (made,) = [x for x in kept if x.shape == z.shape and x.data_ptr() != z.data_ptr()]
+    (got,) = torch.autograd.grad(-0.5 * loss, z)
+    assert got.data_ptr() == made.data_ptr()
+    assert torch.equal(got, -0.5 * want)
+
+
+def test_a_checkpoint_around_the_loss_keeps_no_gradient_until_it_computes_the_loss_again(monkeypatch):
+    made = []
+
+    def memory(like):
+        array = np.empty(like.shape, np.float32)
+        made.append(weakref.ref(array))
+        return torch.from_numpy(array)
+
+    monkeypatch.setattr(arrays, "memory", memory)
+    z, y = logits((3, 70), torch.float32).requires_grad_(), indices((3,), 70)
+    loss = checkpoint(lambda z: kosa.torch.cross_entropy(z, y), z, use_reentrant=False)
+    assert [array() for array in made] == [None]
+    loss.backward()
+    assert len(made) == 2
+    (want,) = torch.autograd.grad(kosa.torch.cross_entropy(z, y), z)
+    assert torch.equal(z.grad, want)
 
 
 def test_no_argument_is_written_to():

@@ -88,33 +88,42 @@ def class_axis(axis: int, shape: tuple[int, ...], name: str) -> int:
 
 
 def targets_are_indices(
-    targets: tuple[int, ...], dtype: Any, dtype_kind: str, predictions: tuple[int, ...], axis: int, name: str
+    targets: tuple[int, ...],
+    dtype: Any,
+    dtype_kind: str,
+    predictions: tuple[int, ...],
+    axis: int,
+    name: str,
+    target: str = "targets",
 ) -> bool:
-    """Decide by dtype and shape whether targets are class indices (True) or a distribution a row (False)."""
+    """Decide by dtype and shape whether targets are class indices (True) or a distribution a row (False).
+
+    name, target: what the caller's predictions and targets are called.
+    """
     if dtype_kind in "iub":
         if targets == predictions:
             raise TypeError(
-                f"one-hot targets must be floating, but `targets` of the shape of `{name}`, {predictions}, are {dtype}: "
-                "pass class indices (`targets.argmax(axis)`), or convert them with `targets.astype(float)`"
+                f"one-hot targets must be floating, but `{target}` of the shape of `{name}`, {predictions}, are {dtype}: "
+                f"pass class indices (`{target}.argmax({axis})`), or convert them to floats"
             )
         if dtype_kind == "b":
             raise TypeError(
-                f"`targets` must be class indices or distributions, but are {dtype}: convert them to integers"
+                f"`{target}` must be class indices or distributions, but are {dtype}: convert them to integers"
             )
         rows = predictions[:axis] + predictions[axis + 1 :]
         if targets != rows:
             raise ValueError(
-                f"`targets` of class indices must have the shape of `{name}` without its class axis, {rows}, but have "
+                f"`{target}` of class indices must have the shape of `{name}` without its class axis, {rows}, but have "
                 f"{targets} (`{name}`: {predictions}, classes along axis {axis})"
             )
         return True
     if dtype_kind != "f":
         raise TypeError(
-            f"`targets` must be integers (class indices) or floating (distributions), but are {dtype}"
+            f"`{target}` must be integers (class indices) or floating (distributions), but are {dtype}"
         )
     if targets != predictions:
         raise ValueError(
-            f"floating `targets` are distributions, of the shape of `{name}`, {predictions}, but have {targets}: "
+            f"floating `{target}` are distributions, of the shape of `{name}`, {predictions}, but have {targets}: "
             "class indices must be integers"
         )
     return False

@@ -88,13 +88,13 @@ def weights(value: Any, name: str, shape: tuple[int, ...], meaning: str) -> Arra
     return flat
 
 
-def index_vector(targets: Array, ignore: int, classes: int) -> Array:
+def index_vector(targets: Array, ignore: int, classes: int, name: str = "targets") -> Array:
     """Return class indices as a contiguous int64 vector."""
     if targets.dtype == np.uint64:  # must not wrap round to a class
         bad = (targets >= classes) & (targets != ignore)
         if bad.any():
             at = int(bad.argmax())
-            raise indices.out_of_range(at, int(targets.reshape(-1)[at]), ignore, classes, targets.shape)
+            raise indices.out_of_range(at, int(targets.reshape(-1)[at]), ignore, classes, targets.shape, name)
     flat = np.ascontiguousarray(targets, np.int64).reshape(-1).view()
     if not flat.flags.aligned:
         flat = flat.copy()

@@ -34,20 +34,28 @@ def scan_indices(
 
 
 def check(
-    index: Array, ignore: int, classes: int, class_weight: Array, row_weight: Array, shape: tuple[int, ...]
+    index: Array,
+    ignore: int,
+    classes: int,
+    class_weight: Array,
+    row_weight: Array,
+    shape: tuple[int, ...],
+    name: str = "targets",
 ) -> float:
     """Return the weight of the rows that count; IndexError names the first index that is no class."""
     bad, total = scan_indices(index, ignore, classes, class_weight, row_weight)
     if bad >= 0:
-        raise out_of_range(bad, int(index[bad]), ignore, classes, shape)
+        raise out_of_range(bad, int(index[bad]), ignore, classes, shape, name)
     return float(total)
 
 
-def out_of_range(at: int, value: int, ignore: int, classes: int, shape: tuple[int, ...]) -> IndexError:
+def out_of_range(
+    at: int, value: int, ignore: int, classes: int, shape: tuple[int, ...], name: str = "targets"
+) -> IndexError:
     """The error for the value at this place, counted in C order."""
     position = at if len(shape) == 1 else tuple(int(i) for i in np.unravel_index(at, shape))
     where = f" at {position}" if shape else ""
     return IndexError(
-        f"`targets` must be class indices in [0, {classes - 1}] or `ignore_index` ({ignore}), "
+        f"`{name}` must be class indices in [0, {classes - 1}] or `ignore_index` ({ignore}), "
         f"but the value{where} is {value}"
     )

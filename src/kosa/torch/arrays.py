@@ -1,7 +1,5 @@
 """CPU tensors as the arrays that kernels read, without a copy, and their checks against each other."""
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from kosa.cpu.layout import Array
 from kosa.loss import Options
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_HUGE = 1 << 22  # bytes from which NumPy asks for huge pages
 
 
 def array(tensor: Tensor) -> Array:
@@ -27,13 +26,16 @@ def array(tensor: Tensor) -> Array:
     return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
-def memory(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """An empty tensor in memory of NumPy, which asks for huge pages: touching 64 MiB first takes 8 ms, not 26.
+def memory(like: Tensor) -> Tensor:
+    """An empty tensor of this one's shape, dtype and device; where it is large, in memory of NumPy.
 
-    Not for operands of matrix products, which took a tenth longer there: rows at one distance meet in one set of a cache.
+    NumPy asks for huge pages: touching 64 MiB first takes 8 ms, not 26. Not for operands of matrix products, which took a
+    tenth longer there: rows at one distance meet in one set of a cache.
     """
-    raw = torch.from_numpy(np.empty(math.prod(shape) * dtype.itemsize, np.uint8))
-    return torch.empty(0, dtype=dtype).set_(raw.untyped_storage()).view(shape)
+    if like.nbytes < _HUGE or not like.is_cpu:
+        return like.new_empty(like.shape)
+    raw = torch.from_numpy(np.empty(like.nbytes, np.uint8))
+    return torch.empty(0, dtype=like.dtype).set_(raw.untyped_storage()).view(like.shape)
 
 
 def vector(tensor: Tensor | None) -> Array:
@@ -51,17 +53,16 @@ def job(
     class_weight: Tensor | None,
     row_weight: Tensor | None,
     options: Options,
-    check: bool = True,
+    target: str = "targets",
 ) -> Job:
-    """What the CPU engine takes. Class indices out of range are an IndexError, unless they were checked before."""
+    """What the CPU engine takes. Class indices out of range are an IndexError, in which they are called `target`."""
     x, axis = array(predictions), options.axis
     t = array(targets)
     indexed = not targets.dtype.is_floating_point
     weights = vector(class_weight), vector(row_weight)
     if indexed:
-        t = arguments.index_vector(t, options.ignore_index, x.shape[axis])
-        if check:
-            indices.check(t, options.ignore_index, x.shape[axis], *weights, targets.shape)
+        t = arguments.index_vector(t, options.ignore_index, x.shape[axis], target)
+        indices.check(t, options.ignore_index, x.shape[axis], *weights, targets.shape, target)
     return Job(x, axis, t, indexed, *weights, options, side_by_side(x, axis))
 
 
@@ -122,11 +123,17 @@ def autocast(x: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device)
 
 
-def targets_of(value: Any, predictions: Tensor, axis: int, name: str) -> Tensor:
+def targets_of(value: Any, predictions: Tensor, axis: int, name: str, target: str = "targets") -> Tensor:
     """Return targets that fit the predictions: class indices or distributions."""
-    targets = tensor_like(value, "targets", predictions)
+    targets = tensor_like(value, target, predictions)
     loss.targets_are_indices(
-        tuple(targets.shape), targets.dtype, kind_of(targets.dtype), tuple(predictions.shape), axis, name
+        tuple(targets.shape),
+        targets.dtype,
+        kind_of(targets.dtype),
+        tuple(predictions.shape),
+        axis,
+        name,
+        target,
     )
     return targets
 

@@ -59,7 +59,7 @@ def binary_gradients_kernel(
     kind: str, ignore_index: int, label_smoothing: float,
 ) -> Tensor:  # fmt: skip
     """Return ∂(Σ upstream·loss)/∂predictions."""
-    out = torch.empty(predictions.shape, dtype=predictions.dtype)
+    out = arrays.memory(predictions)
     scaled = upstream if weight is None else upstream * weight
     _run(predictions, targets, pos_weight, scaled, kind, ignore_index, label_smoothing, out)
     return out

@@ -3,35 +3,30 @@
 The operators know nothing of derivatives. The functions around them do, to any order and in both modes: first derivatives
 by kernels, second ones by `plain`. torch.compile does not take a Function that has a jvp: while it traces, its stand-in
 without one is used, and forward mode is refused (`applied`) rather than answered with zeros.
+
+For a loss that is reduced, the gradient of the predictions is made with it, at one reading, and the first backward gives
+it away. Whatever else is asked for (a second backward, a further derivative) is computed anew.
 """
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from kosa.cpu import engine
+from kosa.dispatch import options_of
 from kosa.loss import Options
-from kosa.torch import arrays, plain
+from kosa.torch import arrays, host, plain
 
-Flat = tuple[str, int, int, float, float | None, float, float]
+Flat = tuple[str, int, int, float, float | None, float, float, str]
 
 
-def flat(options: Options) -> Flat:
-    """The options of a row's loss as an operator takes them."""
+def flat(options: Options, target: str = "targets") -> Flat:
+    """The options of a row's loss as an operator takes them, and the caller's name of the targets."""
     return (
         options.kind, options.axis, int(options.ignore_index), float(options.label_smoothing),
         None if options.softcap is None else float(options.softcap), float(options.temperature), float(options.z_loss),
-    )  # fmt: skip
-
-
-def on_axis(options: Options, axis: int) -> Options:
-    """The options with this axis, counted from the front."""
-    return Options(
-        options.kind, axis, options.ignore_index, options.label_smoothing, options.softcap, options.temperature,
-        options.z_loss, options.reduction, options.denominator, options.empty,
+        target,
     )  # fmt: skip
 
 
@@ -43,17 +38,13 @@ def rows_of(x: Tensor, axis: int) -> tuple[int, ...]:
 def row_losses_kernel(
     predictions: Tensor, targets: Tensor, class_weight: Tensor | None, row_weight: Tensor | None,
     kind: str, axis: int, ignore_index: int, label_smoothing: float, softcap: float | None, temperature: float,
-    z_loss: float,
+    z_loss: float, target: str,
 ) -> Tensor:  # fmt: skip
     """Return the loss of each row, float64."""
-    options = Options(kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss)  # type: ignore[arg-type]
-    job = arrays.job(predictions, targets, class_weight, row_weight, options)
-    shape = rows_of(predictions, axis)
-    losses = np.zeros(shape)
-    if losses.size:
-        with np.errstate(all="ignore"):
-            engine.run(job, 1.0, losses.reshape(-1), None)
-    return torch.from_numpy(losses)
+    options = options_of(kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss)
+    losses = predictions.new_empty(rows_of(predictions, axis), dtype=torch.float64)
+    host.run(predictions, targets, class_weight, row_weight, options, losses=losses, target=target)
+    return losses
 
 
 row_losses_op = torch.library.custom_op("kosa::row_losses", row_losses_kernel, mutates_args=())
@@ -69,40 +60,55 @@ def _(
 def row_gradients_kernel(
     upstream: Tensor, predictions: Tensor, targets: Tensor, class_weight: Tensor | None, row_weight: Tensor | None,
     kind: str, axis: int, ignore_index: int, label_smoothing: float, softcap: float | None, temperature: float,
-    z_loss: float,
-) -> Tensor:  # fmt: skip
-    """Return ∂(Σ upstream·loss)/∂predictions."""
-    options = Options(kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss)  # type: ignore[arg-type]
-    weight = upstream if row_weight is None else upstream * row_weight
-    out = arrays.memory(predictions.shape, predictions.dtype)
-    if out.numel():
-        job = arrays.job(predictions, targets, class_weight, weight, options, check=False)
-        with np.errstate(all="ignore"):
-            engine.run(job, 1.0, np.empty(weight.numel()), arrays.array(out))
-    return out
+    z_loss: float, target: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return losses, and ∂(Σ upstream·loss)/∂predictions.
+
+    upstream: one number, by which the losses are not multiplied; or one a row, by which they are.
+    """
+    options = options_of(kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss)
+    scale: float | Tensor = upstream
+    weight = row_weight
+    if upstream.dim():
+        scale, weight = 1.0, upstream if row_weight is None else upstream * row_weight
+    losses = predictions.new_empty(rows_of(predictions, axis), dtype=torch.float64)
+    out = arrays.memory(predictions)
+    host.run(
+        predictions,
+        targets,
+        class_weight,
+        weight,
+        options,
+        scale=scale,
+        losses=losses,
+        out=out,
+        target=target,
+    )
+    return losses, out
 
 
 row_gradients_op = torch.library.custom_op("kosa::row_gradients", row_gradients_kernel, mutates_args=())
 
 
 @row_gradients_op.register_fake
-def _(upstream: Tensor, predictions: Tensor, *rest: Any) -> Tensor:
-    return torch.empty(predictions.shape, dtype=predictions.dtype, device=predictions.device)
+def _(
+    upstream: Tensor, predictions: Tensor, targets: Tensor, class_weight: Any, row_weight: Any, kind: str, axis: int,
+    *rest: Any,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    losses = predictions.new_empty(rows_of(predictions, axis), dtype=torch.float64)
+    return losses, predictions.new_empty(predictions.shape)
 
 
 def target_gradients_kernel(
     upstream: Tensor, predictions: Tensor, targets: Tensor, class_weight: Tensor | None, row_weight: Tensor | None,
     kind: str, axis: int, ignore_index: int, label_smoothing: float, softcap: float | None, temperature: float,
-    z_loss: float,
+    z_loss: float, target: str,
 ) -> Tensor:  # fmt: skip
     """Return ∂(Σ upstream·loss)/∂targets, of distributions."""
-    options = Options(kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss)  # type: ignore[arg-type]
+    options = options_of(kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss)
     weight = upstream if row_weight is None else upstream * row_weight
-    out = arrays.memory(targets.shape, targets.dtype)
-    if out.numel():
-        job = arrays.job(predictions, targets, class_weight, weight, options)
-        with np.errstate(all="ignore"):
-            engine.target_slopes(job, 1.0, arrays.array(out))
+    out = arrays.memory(targets)
+    host.target_slopes(predictions, targets, class_weight, weight, options, out=out)
     return out
 
 
@@ -113,7 +119,7 @@ target_gradients_op = torch.library.custom_op(
 
 @target_gradients_op.register_fake
 def _(upstream: Tensor, predictions: Tensor, targets: Tensor, *rest: Any) -> Tensor:
-    return torch.empty(targets.shape, dtype=targets.dtype, device=targets.device)
+    return targets.new_empty(targets.shape)
 
 
 def direct(*tensors: Tensor) -> bool:
@@ -136,16 +142,21 @@ def forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
+def wanted(*args: Any) -> bool:
+    """Whether the gradient of one of these is."""
+    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in args)
+
+
 def applied(eager: Any, traced: Any, operator: Any, *args: Any) -> Any:
-    """Apply a Function: torch.compile traces only one that has no jvp, and none at all where no gradient is wanted."""
-    if not torch.compiler.is_compiling():
-        return eager.apply(*args)
-    if forward_mode():
-        raise RuntimeError(
-            "torch.compile loses the tangents of kosa's functions: call torch.func.jvp outside of it"
-        )
-    wanted = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in args)
-    return traced.apply(*args) if wanted else operator(*args)
+    """Apply a Function, if there is anything to differentiate; torch.compile traces only one that has no jvp."""
+    if torch.compiler.is_compiling():
+        if forward_mode():
+            raise RuntimeError(
+                "torch.compile loses the tangents of kosa's functions: call torch.func.jvp outside of it"
+            )
+        return traced.apply(*args) if wanted(*args) else operator(*args)
+    derived = wanted(*args) or forward_mode() or torch._C._are_functorch_transforms_active()
+    return eager.apply(*args) if derived else eager.forward(*args)
 
 
 def front(x: Any, dim: int | None, size: int) -> Any:
@@ -174,6 +185,63 @@ def over_rows(
     return function(*given, kind, axis + 1, *rest), 0
 
 
+class _Reduced(torch.autograd.Function):
+    """predictions, targets, class_weight, row_weight, scale, options → scale·Σ losses, a gradient at hand."""
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Tensor:
+        scale, options = args[4], args[5:]
+        gradients = row_gradients_kernel if direct(args[0]) else row_gradients_op
+        losses, gradient = gradients(scale, *args[:4], *options)
+        # Saved as a tensor, not kept in ctx: so a checkpoint around the loss drops it, and hooks may move it away.
+        ctx.save_for_backward(*args[:5], gradient)
+        ctx.options, ctx.given_away = options, False
+        return losses.sum() * scale
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Any:
+        *saved, scale, gradient = ctx.saved_tensors
+        needs_dx, needs_dt = ctx.needs_input_grad[:2]
+        dx = dt = None
+        if needs_dx and not ctx.given_away and not torch.is_grad_enabled() and direct(upstream):
+            dx, ctx.given_away, needs_dx = scaled(gradient, upstream), True, False
+        if needs_dx or needs_dt:
+            rows = (upstream * scale).expand(rows_of(saved[0], ctx.options[1]))
+            dx = RowGradients.apply(rows, *saved, *ctx.options) if needs_dx else dx
+            dt = TargetGradients.apply(rows, *saved, *ctx.options) if needs_dt else None
+        return dx, dt, *(None,) * 11
+
+
+def scaled(gradient: Tensor, upstream: Tensor) -> Tensor:
+    """upstream·gradient in the gradient's memory, whose versions nobody watches from here on."""
+    own = gradient.data
+    return own if upstream.is_cpu and upstream == 1 else own.mul_(upstream)
+
+
+class _TracedReduced(torch.autograd.Function):
+    """The same for torch.compile, which frees buffers by itself and takes no second derivative."""
+
+    @staticmethod
+    def forward(*args: Any) -> tuple[Tensor, Tensor]:
+        losses, gradient = row_gradients_op(args[4], *args[:4], *args[5:])
+        return losses.sum() * args[4], gradient
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(*inputs[:5], output[1])
+        ctx.options = inputs[5:]
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor, _: Any) -> Any:
+        *saved, scale, gradient = ctx.saved_tensors
+        dt = None
+        if ctx.needs_input_grad[1]:
+            rows = (upstream * scale).expand(rows_of(saved[0], ctx.options[1]))
+            dt = target_gradients_op(rows, *saved, *ctx.options)
+        return (gradient * upstream).to(gradient.dtype), dt, *(None,) * 11
+
+
 class _Traced(torch.autograd.Function):
     """predictions, targets, class_weight, row_weight, options → losses, for torch.compile."""
 
@@ -189,9 +257,9 @@ class _Traced(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
         saved, options = ctx.saved_tensors, ctx.options
-        dx = row_gradients_op(upstream, *saved, *options) if ctx.needs_input_grad[0] else None
+        dx = row_gradients_op(upstream, *saved, *options)[1] if ctx.needs_input_grad[0] else None
         dt = target_gradients_op(upstream, *saved, *options) if ctx.needs_input_grad[1] else None
-        return dx, dt, *(None,) * 9
+        return dx, dt, *(None,) * 10
 
 
 class RowLosses(torch.autograd.Function):
@@ -212,7 +280,7 @@ class RowLosses(torch.autograd.Function):
         saved, options = ctx.saved_tensors, ctx.options
         dx = RowGradients.apply(upstream, *saved, *options) if ctx.needs_input_grad[0] else None
         dt = TargetGradients.apply(upstream, *saved, *options) if ctx.needs_input_grad[1] else None
-        return dx, dt, *(None,) * 9
+        return dx, dt, *(None,) * 10
 
     @staticmethod
     def jvp(ctx: Any, dx: Tensor | None, dt: Tensor | None, *_: Any) -> Tensor:
@@ -236,7 +304,7 @@ class RowGradients(torch.autograd.Function):
 
     @staticmethod
     def forward(*args: Any) -> Tensor:
-        return (row_gradients_kernel if direct(*args[:2]) else row_gradients_op)(*args)
+        return (row_gradients_kernel if direct(*args[:2]) else row_gradients_op)(*args)[1]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -247,7 +315,7 @@ class RowGradients(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> Any:
         (upstream, *saved), flat_options = ctx.saved_tensors, ctx.options
-        options, axis = Options(*flat_options), flat_options[1]
+        options, axis = options_of(*flat_options[:-1]), flat_options[1]
         needs = ctx.needs_input_grad
         dg = dx = dt = None
         scaled = v * upstream.unsqueeze(axis)
@@ -257,12 +325,12 @@ class RowGradients(torch.autograd.Function):
             dx = plain.hessian_product(scaled, saved, options)
         if needs[2]:
             dt = plain.target_product(scaled, saved, options)
-        return dg, dx, dt, *(None,) * 9
+        return dg, dx, dt, *(None,) * 10
 
     @staticmethod
     def jvp(ctx: Any, dg: Tensor | None, dx: Tensor | None, dt: Tensor | None, *_: Any) -> Tensor:
         (upstream, *saved), flat_options = ctx.saved_tensors, ctx.options
-        options, axis = Options(*flat_options), flat_options[1]
+        options, axis = options_of(*flat_options[:-1]), flat_options[1]
         change = torch.zeros_like(saved[0])
         if dg is not None:
             change = change + RowGradients.apply(dg, *saved, *flat_options)
@@ -289,18 +357,18 @@ class TargetGradients(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> Any:
         (upstream, *saved), flat_options = ctx.saved_tensors, ctx.options
-        options, axis = Options(*flat_options), flat_options[1]
+        options, axis = options_of(*flat_options[:-1]), flat_options[1]
         dg = dx = None
         if ctx.needs_input_grad[0]:
             dg = dot(TargetGradients.apply(torch.ones_like(upstream), *saved, *flat_options), v, axis)
         if ctx.needs_input_grad[1]:
             dx = plain.prediction_product(v * upstream.unsqueeze(axis), saved, options)
-        return dg, dx, *(None,) * 10
+        return dg, dx, *(None,) * 11
 
     @staticmethod
     def jvp(ctx: Any, dg: Tensor | None, dx: Tensor | None, *_: Any) -> Tensor:
         (upstream, *saved), flat_options = ctx.saved_tensors, ctx.options
-        options, axis = Options(*flat_options), flat_options[1]
+        options, axis = options_of(*flat_options[:-1]), flat_options[1]
         change = torch.zeros_like(saved[1])
         if dg is not None:
             change = change + TargetGradients.apply(dg, *saved, *flat_options)
@@ -319,13 +387,22 @@ def dot(a: Tensor, b: Tensor, axis: int) -> Tensor:
     return product.sum(axis, dtype=torch.float64)
 
 
-def row_losses(
-    predictions: Tensor,
-    targets: Tensor,
-    class_weight: Tensor | None,
-    row_weight: Tensor | None,
-    options: Options,
-) -> Tensor:
+Tensors = tuple[
+    Tensor, Tensor, Tensor | None, Tensor | None
+]  # predictions, targets, class_weight, row_weight
+
+
+def row_losses(tensors: Tensors, options: Options, target: str) -> Tensor:
     """Return the loss of each row, float64, differentiable with respect to predictions and distributions."""
-    args = predictions, targets, class_weight, row_weight, *flat(options)
-    return applied(RowLosses, _Traced, row_losses_op, *args)
+    return applied(RowLosses, _Traced, row_losses_op, *tensors, *flat(options, target))
+
+
+def scaled_sum(tensors: Tensors, options: Options, target: str, scale: Tensor) -> Tensor:
+    """Return scale·Σ losses, float64, likewise."""
+    # In float16 a gradient made before its upstream scale (a GradScaler's) is known would be lost below 6e-8.
+    if wanted(tensors[0]) and not forward_mode() and tensors[0].dtype != torch.float16:
+        if torch.compiler.is_compiling():
+            return _TracedReduced.apply(*tensors, scale, *flat(options, target))[0]
+        if not torch._C._are_functorch_transforms_active():
+            return _Reduced.apply(*tensors, scale, *flat(options, target))
+    return row_losses(tensors, options, target).sum() * scale

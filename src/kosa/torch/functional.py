@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.nn._reduction import legacy_get_string
 
 from kosa import loss as _loss
+from kosa.dispatch import options_of
 from kosa.loss import Options
 from kosa.torch import arrays, dense, linear
-from kosa.torch.reduction import mean, reduced, scale_of, total_weight
+from kosa.torch.reduction import dense_loss, mean, reduced, scale_of, total_weight
 
 _NO_IGNORED_PROBABILITIES = (
     "`ignore_index` marks class indices, but `target` holds probabilities: leave it out, or give the rows to ignore a "
@@ -74,7 +75,7 @@ def cross_entropy(
         reduction = legacy_get_string(size_average, reduce)
     x = arrays.floating(input, "input")
     axis = _loss.class_axis(0 if x.dim() == 1 else 1, tuple(x.shape), "input")
-    options = Options(
+    options = options_of(
         "logits",
         axis,
         ignore_index,
@@ -86,17 +87,14 @@ def cross_entropy(
         denominator,
         empty,
     )
-    t = arrays.targets_of(target, x, axis, "input")
+    t = arrays.targets_of(target, x, axis, "input", "target")
     if ignore_index >= 0 and t.is_floating_point():
         raise ValueError(_NO_IGNORED_PROBABILITIES)
     rows = dense.rows_of(x, axis)
     class_weight = arrays.weights_of(weight, "weight", (x.shape[axis],), "class", x)
     row_weight = arrays.weights_of(sample_weight, "sample_weight", rows, "row", x)
-    losses = dense.row_losses(x, t, class_weight, row_weight, options)
-    total: Any = 1.0
-    if reduction == "mean":
-        total = total_weight(t, class_weight, row_weight, losses.shape, options)
-    return reduced(losses, total, options).to(_dtype_of_loss(x, t, class_weight))
+    loss = dense_loss((x, t, class_weight, row_weight), options, "target")
+    return loss.to(_dtype_of_loss(x, t, class_weight))
 
 
 def linear_cross_entropy(

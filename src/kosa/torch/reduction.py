@@ -1,5 +1,8 @@
 """From row losses to the loss: the weight of the rows that count, and the three reductions."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -11,14 +14,14 @@ def total_weight(
     targets: Tensor,
     class_weight: Tensor | None,
     row_weight: Tensor | None,
-    rows: torch.Size,
+    rows: Sequence[int],
     options: Options,
 ) -> Tensor | float:
     """Return what "mean" divides by: Σ class_weight[target]·row_weight of the rows that count, or their number."""
     if options.denominator is not None:
         return float(options.denominator)
     if targets.dtype.is_floating_point:
-        return float(rows.numel()) if row_weight is None else row_weight.sum(dtype=torch.float64)
+        return float(math.prod(rows)) if row_weight is None else row_weight.sum(dtype=torch.float64)
     counts = targets != options.ignore_index
     if class_weight is None and row_weight is None:
         return float(counts.sum()) if dense.direct(targets) else counts.sum().to(torch.float64)
@@ -29,6 +32,20 @@ def total_weight(
     if row_weight is not None:
         weight = weight * row_weight
     return torch.where(counts, weight, 0.0).sum()
+
+
+def dense_loss(tensors: dense.Tensors, options: Options, target: str = "targets") -> Tensor:
+    """Return the loss of predictions, float64; `target` is the caller's name of the targets."""
+    if options.reduction == "none":
+        return dense.row_losses(tensors, options, target)
+    predictions, targets, class_weight, row_weight = tensors
+    total: Tensor | float = 1.0
+    if options.reduction == "mean":
+        rows = dense.rows_of(predictions, options.axis)
+        total = total_weight(targets, class_weight, row_weight, rows, options)
+    scale, nothing = scale_of(total, options, predictions.device)
+    loss = dense.scaled_sum(tensors, options, target, scale)
+    return loss if nothing is None else mean(loss, nothing, options)
 
 
 def reduced(losses: Tensor, total: Tensor | float, options: Options) -> Tensor:

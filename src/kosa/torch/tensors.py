@@ -8,13 +8,14 @@ from torch import Tensor
 
 from kosa import loss as _loss
 from kosa.cpu import arguments, engine, figures
+from kosa.dispatch import options_of
 from kosa.loss import Options
 from kosa.torch import arrays
 from kosa.torch import binary as _binary
 from kosa.torch import dense as _dense
 from kosa.torch import linear as _linear
 from kosa.torch.functional import linear_loss, prepared
-from kosa.torch.reduction import reduced, total_weight
+from kosa.torch.reduction import dense_loss, reduced, total_weight
 
 
 def _dtype_of_loss(predictions: Tensor) -> torch.dtype:
@@ -39,7 +40,10 @@ def _checked(
         x, t,
         arrays.weights_of(class_weight, "class_weight", (x.shape[axis],), "class", x),
         arrays.weights_of(sample_weight, "sample_weight", _dense.rows_of(x, axis), "row", x),
-        _dense.on_axis(options, axis),
+        options_of(
+            options.kind, axis, options.ignore_index, options.label_smoothing, options.softcap, options.temperature,
+            options.z_loss, options.reduction, options.denominator, options.empty,
+        ),
     )  # fmt: skip
 
 
@@ -55,11 +59,7 @@ def dense(
     """`kosa.cross_entropy`, differentiable; `kosa.cross_entropy_with_grad`, which is not."""
     x, t, of_classes, of_rows, on_axis = _checked(targets, predictions, class_weight, sample_weight, options)
     if not with_grad:
-        losses = _dense.row_losses(x, t, of_classes, of_rows, on_axis)
-        total: Any = 1.0
-        if options.reduction == "mean":
-            total = total_weight(t, of_classes, of_rows, losses.shape, options)
-        return reduced(losses, total, options).to(_dtype_of_loss(x)), None
+        return dense_loss((x, t, of_classes, of_rows), on_axis).to(_dtype_of_loss(x)), None
     return _dense_with_grad(x, t, of_classes, of_rows, on_axis, out)
 
 
