@@ -4,7 +4,9 @@ What the interpreter cannot show is listed in docs/gpu.md.
 """
 
 import os
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,3 +35,16 @@ def gpu_engine(monkeypatch, device):
 
     monkeypatch.setattr(engines, "on_gpu", lambda tensor: True)
     return device
+
+
+def tensor_of(array: np.ndarray, device: str) -> torch.Tensor:
+    """The array as a tensor; ml_dtypes' bfloat16 as PyTorch's."""
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.uint16).copy()).view(torch.bfloat16).to(device)
+    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="))).to(device)
+
+
+def array_of(tensor: torch.Tensor) -> Any:
+    """The tensor as an array; bfloat16 as float32."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()

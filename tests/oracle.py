@@ -176,6 +176,63 @@ def check_grad(
     assert_within(grad, np.where(infinite, rounded, want.grad), want.grad_tolerance, "grad")
 
 
+def check_statistics(
+    got: Any, targets: Any, kind: str, predictions: Any, against: Any = None, **options: Any
+) -> None:
+    """Hold the seven figures of `row_statistics` against the definition: 1e-12 relative; where a figure may cancel to 0,
+    of the terms that cancel. `against`: the same call on arrays plainly laid out.
+    """
+    t, x = against if against is not None else (targets, predictions)
+    if t is not None and t.dtype.kind not in "iu":
+        t = t.astype(np.float64)
+    want = definition.statistics(t, **{kind: x.astype(np.float64)}, **options)
+    if kind == "log_probs" and t is not None and t.dtype.kind in "iu":
+        # The definition rounds p before it takes 1 from it.
+        rows = np.moveaxis(x.astype(np.float64), options.get("axis", -1), -1)
+        hit = np.arange(rows.shape[-1]) == np.asarray(t)[..., None]
+        with np.errstate(all="ignore"):
+            brier = np.sum(np.where(hit, np.expm1(rows), np.exp(rows)) ** 2, axis=-1)
+        want = want._replace(brier=np.where((want.brier == 0) | np.isnan(want.brier), want.brier, brier))
+    for name, value, figure in zip(want._fields, want, got, strict=True):
+        if value is None:
+            assert figure is None
+            continue
+        assert figure.dtype == (np.int64 if name == "argmax" else np.float64)
+        size = np.abs(np.asarray(value, np.float64))
+        if name == "lse":  # m + log1p(R) and log Σ y both pass through 0
+            size = np.maximum(size, 1)
+        if name == "brier" and t is not None and t.dtype.kind == "f":
+            # p − t of a distribution may cancel, and p is right to some 1e-14.
+            size = size + 0.02 * np.sqrt(size)
+        assert_within(figure, value, 0 if name == "argmax" else 1e-12 * size, name)
+
+
+def check_binary(loss: Any, grad: Any, targets: Any, kind: str, x: np.ndarray, **options: Any) -> None:
+    """Hold a binary loss and its gradient against the definition: 1e-12 in float64; else a rounding to x's format."""
+    t = targets.astype(np.float64) if targets.dtype.kind not in "iub" else targets
+    wide = {kind: x.astype(np.float64)}
+    want = definition.binary_loss_with_grad(t, **wide, **options)
+    eight = x.dtype.itemsize == 8
+    size = np.abs(np.asarray(want.loss))
+    off = 1e-12 * size if eight else np.minimum(4 * ULP * np.maximum(size, 1), 1e-5 * size) + TINY
+    assert_within(loss, want.loss, off, "loss")
+    # Targets between 0 and 1 have a gradient of two opposed terms: its error is that of the larger.
+    sides = [
+        np.abs(definition.binary_loss_with_grad(np.full(x.shape, float(side)), **wide, **options).grad)
+        for side in (0, 1)
+    ]
+    terms = np.where(t == 1, sides[1], np.where(t == 0, sides[0], np.maximum(*sides)))
+    if options.get("label_smoothing"):
+        terms = np.maximum(*sides)
+    terms = np.where(np.isfinite(terms), terms, 0)
+    relative = 1e-12 if eight else 2.0**-22
+    rounded = to_dtype(want.grad, x.dtype)
+    target = np.where(np.isinf(rounded), rounded, want.grad)
+    assert_within(
+        grad, target, relative * terms + half_ulp(want.grad, x.dtype) + (0 if eight else TINY), "grad"
+    )
+
+
 def same_bits(a: Any, b: Any) -> None:
     """The same dtype, shape and bits; NaNs count as one."""
     a, b = np.asarray(a), np.asarray(b)

@@ -4,86 +4,28 @@ import mpmath as mp
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
-from oracle import DTYPES, TINY, ULP, assert_within, half_ulp, layouts, same_bits, to_dtype
+from oracle import DTYPES, assert_within, check_binary, half_ulp, layouts, same_bits
+from strategies import binary_calls
 
 import kosa
 from kosa import definition
 
 NAN, INF = np.nan, np.inf
-SHAPES = [(), (1,), (7,), (16,), (257,), (3, 5), (4, 3, 2, 5), (0,), (2, 0), (1000,)]
-# One kernel is compiled for each pair of types.
-PAIRS = [
-    ("float32", "int"), ("float64", "int"), ("float16", "int"), ("bfloat16", "int"),
-    ("float32", "float32"), ("float64", "float64"), ("bfloat16", "float32"), ("float16", "float16"),
-    ("float64", "bfloat16"),
-]  # fmt: skip
 
 
 def check(targets, kind, predictions, against=None, **options):
-    """Hold loss and gradient against the definition: 1e-12 in float64; a rounding to float32 or 16 bits otherwise."""
+    """Hold loss and gradient against the definition, and the loss against the bits of the loss alone."""
     plain_targets, x = against if against is not None else (np.asarray(targets), np.asarray(predictions))
     x = np.array(x)
-    t = plain_targets.astype(np.float64) if plain_targets.dtype.kind not in "iub" else plain_targets
-    wide = {kind: x.astype(np.float64)}
-    want = definition.binary_loss_with_grad(t, **wide, **options)
     alone = kosa.binary_cross_entropy(targets, **{kind: predictions}, **options)
     loss, grad = kosa.binary_cross_entropy_with_grad(targets, **{kind: predictions}, **options)
     same_bits(loss, alone)
-    eight = x.dtype.itemsize == 8
-    assert loss.dtype == (np.float64 if eight else np.float32)
+    assert loss.dtype == (np.float64 if x.dtype.itemsize == 8 else np.float32)
     assert grad.dtype == np.asarray(predictions).dtype
-    size = np.abs(np.asarray(want.loss))
-    off = 1e-12 * size if eight else np.minimum(4 * ULP * np.maximum(size, 1), 1e-5 * size) + TINY
-    assert_within(loss, want.loss, off, "loss")
-    # Targets between 0 and 1 have a gradient of two opposed terms: its error is that of the larger.
-    sides = [
-        np.abs(definition.binary_loss_with_grad(np.full(x.shape, float(side)), **wide, **options).grad)
-        for side in (0, 1)
-    ]
-    terms = np.where(t == 1, sides[1], np.where(t == 0, sides[0], np.maximum(*sides)))
-    if options.get("label_smoothing"):
-        terms = np.maximum(*sides)
-    terms = np.where(np.isfinite(terms), terms, 0)
-    relative = 1e-12 if eight else 2.0**-22
-    rounded = to_dtype(want.grad, x.dtype)
-    target = np.where(np.isinf(rounded), rounded, want.grad)
-    assert_within(
-        grad, target, relative * terms + half_ulp(want.grad, x.dtype) + (0 if eight else TINY), "grad"
-    )
+    check_binary(loss, grad, plain_targets, kind, x, **options)
 
 
-@st.composite
-def calls(choose):
-    dtype, form = choose(st.sampled_from(PAIRS))
-    shape = choose(st.sampled_from(SHAPES))
-    kind = choose(st.sampled_from(["logits", "probs"]))
-    rng = np.random.default_rng(choose(st.integers(0, 2**32 - 1)))
-    x = rng.normal(0, choose(st.sampled_from([0.1, 3.0, 30.0])), shape)
-    x = np.asarray(x if kind == "logits" else 1 / (1 + np.exp(-x))).astype(DTYPES[dtype])
-    options = {}
-    if form == "int":
-        integer = choose(st.sampled_from(["bool", "int8", "uint8", "int64", "uint64", ">i4"]))
-        t = np.asarray(rng.integers(0, 2, shape)).astype(integer)
-        ignore = choose(st.sampled_from([-100, 0, 1, 5, 255]))
-        options["ignore_index"] = ignore
-        if integer != "bool" and np.can_cast(np.min_scalar_type(ignore), t.dtype):
-            t = np.where(rng.random(shape) < 0.3, np.asarray(ignore, t.dtype), t)
-    else:
-        t = np.asarray(rng.random(shape) * (rng.random(shape) < 0.7)).astype(DTYPES[form])
-    if choose(st.booleans()):
-        options["sample_weight"] = np.asarray(rng.uniform(0.2, 3, shape) * (rng.random(shape) < 0.8))
-    if choose(st.booleans()):
-        options["pos_weight"] = np.asarray(rng.uniform(0.2, 3, shape[-1:]) * (rng.random(shape[-1:]) < 0.9))
-    options["label_smoothing"] = choose(st.sampled_from([0.0, 0.0, 0.1, 1.0]))
-    options["reduction"] = choose(st.sampled_from(["mean", "sum", "none"]))
-    if options["reduction"] == "mean":
-        options["denominator"] = choose(st.sampled_from([None, 7.5]))
-        options["empty"] = choose(st.sampled_from(["nan", "zero"]))
-    return t, kind, x, options
-
-
-@given(call=calls())
+@given(call=binary_calls())
 @settings(max_examples=300)
 def test_any_combination_of_options_agrees_with_the_definition(call):
     targets, kind, predictions, options = call

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from oracle import DTYPES, assert_within, draw, layouts, same_bits
+from oracle import DTYPES, check_statistics, draw, layouts, same_bits
 from strategies import calls
 
 import kosa
@@ -14,34 +14,9 @@ CLASSES = [1, 2, 10, 64, 65, 513, 4097]
 
 
 def check(targets, kind, predictions, against=None, **options):
-    """1e-12 relative, every figure; where a figure may cancel to 0, of the terms that cancel."""
-    plain_targets, x = against if against is not None else (targets, predictions)
-    t = plain_targets
-    if t is not None and t.dtype.kind not in "iu":
-        t = t.astype(np.float64)
-    want = definition.statistics(t, **{kind: x.astype(np.float64)}, **options)
     got = kosa.row_statistics(targets, **{kind: predictions}, **options)
     assert got._fields == ("loss", "lse", "argmax", "confidence", "entropy", "brier", "target_entropy")
-    if kind == "log_probs" and t is not None and t.dtype.kind in "iu":
-        # The definition rounds p before it takes 1 from it.
-        rows = np.moveaxis(x.astype(np.float64), options.get("axis", -1), -1)
-        hit = np.arange(rows.shape[-1]) == np.asarray(t)[..., None]
-        with np.errstate(all="ignore"):
-            brier = np.sum(np.where(hit, np.expm1(rows), np.exp(rows)) ** 2, axis=-1)
-        want = want._replace(brier=np.where((want.brier == 0) | np.isnan(want.brier), want.brier, brier))
-    for name, value in zip(want._fields, want, strict=True):
-        figure = getattr(got, name)
-        if value is None:
-            assert figure is None
-            continue
-        assert figure.dtype == (np.int64 if name == "argmax" else np.float64)
-        size = np.abs(np.asarray(value, np.float64))
-        if name == "lse":  # m + log1p(R) and log Σ y both pass through 0
-            size = np.maximum(size, 1)
-        if name == "brier" and t is not None and t.dtype.kind == "f":
-            # p − t of a distribution may cancel, and p is right to some 1e-14.
-            size = size + 0.02 * np.sqrt(size)
-        assert_within(figure, value, 0 if name == "argmax" else 1e-12 * size, name)
+    check_statistics(got, targets, kind, predictions, against, **options)
 
 
 @given(call=calls())
