@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from kosa.scoring import Rows, Setup, State
+from kosa.scoring import PairState, Rows, Setup, State, statefile
 
 CLASSES = ("a", "b", "猫", "\ud800")
 EVERYTHING = Setup(
@@ -61,3 +61,8 @@ def state(start: int, count: int, seed: int = 1, soft: bool = False) -> State:
     if count:
         found.update(rows(start, count, seed, soft))
     return found
+
+
+def dump(found: State | PairState) -> bytes:
+    """The content of a state's file."""
+    return statefile.dump(found.stored())

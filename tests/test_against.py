@@ -12,7 +12,7 @@ import pytest
 import kosa
 from kosa.cli import main
 from kosa.scoring import InputError
-from kosa.scoring.against import in_step, part
+from kosa.scoring.against import in_step
 from kosa.scoring.batch import Batch
 from kosa.scoring.errors import Place
 
@@ -244,9 +244,9 @@ def test_both_are_read_in_step():
 
 def test_a_part_has_its_own_place():
     whole = Batch(np.arange(6.0), np.arange(6), np.ones(6), np.arange(6), Place("f", 10), 110)
-    piece = part(whole, 2, 5)
+    piece = whole.part(2, 5)
     assert (piece.first, piece.place.first, len(piece.ids)) == (112, 12, 3)
-    assert part(whole, 0) is whole
+    assert whole.part(0) is whole
 
 
 def command(monkeypatch, capsys, words):

@@ -11,6 +11,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from pathlib import Path
 from typing import Any
 
+import distributed
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -190,7 +191,6 @@ def test_a_killed_process_of_a_real_pool_is_replaced(
 
 
 def test_dask_workers_give_the_same_bits_though_one_is_killed(files: list[Path], whole: Any) -> None:
-    distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
     ) as cluster:
@@ -461,31 +461,60 @@ print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
     assert 100e6 < int(out) * 1024 < 350e6
 
 
-def test_parts_cover_each_row_once() -> None:
-    class Pieces:
-        size, name = 1 << 30, "a"
+class Pieces:
+    """A file that says how many rows its row groups have."""
 
-        def __init__(self, *pieces: int) -> None:
-            self.pieces = list(pieces)
+    size, name = 1 << 30, "a"
 
-    readers: Any = [Pieces(5, 0, 7, 9, 1), Pieces(), Pieces(0), object(), Pieces(3)]
-    for counts, skip in (
-        ([], 0),
-        ([], 3),
-        ([], 5),
-        ([], 22),
-        ([22, 0], 22),
-        ([22, 0, 0], 30),
-        ([22, 0, 0, 11], 34),
-    ):
-        done = sum(counts)
-        seen = [] if counts else list(range(min(skip, 22)))
-        for part in parts.cut(readers, counts, skip):
-            if part.file == 0:
-                seen += range(part.start, part.stop)
-            if part.file == len(counts):
-                assert part.start >= skip - done
-        if not counts:
-            assert seen == list(range(22))
-        lasts = [part.file for part in parts.cut(readers, counts, skip) if part.last]
-        assert lasts == list(range(len(counts), 5))
+    def __init__(self, *pieces: int) -> None:
+        self.pieces = list(pieces)
+
+
+class Unknown:
+    """A file that must be read to know how many rows it has."""
+
+    size, name = 1 << 30, "b"
+
+
+@pytest.mark.parametrize(
+    ("file", "read", "reach"),
+    [(0, 0, 0), (0, 3, 3), (0, 3, 15), (0, 5, 5), (0, 22, 22), (1, 0, 0), (2, 0, 0), (3, 11, 11), (4, 0, 2)],
+)
+def test_parts_cover_each_row_once(file: int, read: int, reach: int) -> None:
+    readers: Any = [Pieces(5, 0, 7, 9, 1), Pieces(), Pieces(0), Unknown(), Pieces(3)]
+    found = list(parts.cut(readers, file, read, reach))
+    for number, rows in ((0, 22), (1, 0), (2, 0), (4, 3)):
+        start = read if number == file else 0
+        seen = [row for part in found if part.file == number for row in range(part.start, part.stop)]
+        assert seen == (list(range(start, rows)) if number >= file else [])
+    assert [part.file for part in found if part.last] == list(range(file, 5))
+    assert found[0].start == read
+    assert found[0].stop is None or found[0].stop >= min(reach, 22)
+    assert all(
+        part.start == (read if file == 3 else 0) and part.stop is None for part in found if part.file == 3
+    )
+
+
+@pytest.mark.parametrize(("begin", "reach"), [(0, 0), (4, 9), (12, 12), (30, 30), (33, 34)])
+def test_parts_of_two_data_sets_are_the_same_rows(begin: int, reach: int) -> None:
+    ours: Any = [Pieces(5, 7), Unknown(), Pieces(9, 1)]
+    theirs: Any = [Pieces(3, 0), Unknown(), Pieces(), Pieces(12, 3)]
+    counts = [12, 12, 10], [3, 16, 0, 15]
+
+    def rows(stretch: list[parts.Part], of: list[int]) -> list[int]:
+        return [row + sum(of[: part.file]) for part in stretch for row in range(part.start, part.stop)]
+
+    found = list(parts.cut_both(ours, counts[0], theirs, counts[1], begin, reach))
+    seen: list[int] = []
+    for number, (mine, other) in enumerate(found):
+        assert rows(mine, counts[0]) == rows(other, counts[1])
+        seen += rows(mine, counts[0])
+        assert number or seen[-1] >= min(reach, 34) - 1
+        # The file that must be read from its start is read once.
+        assert {part.stop for part in other if part.file == 1} <= {16}
+        assert all(
+            (part.stop == of) == part.last
+            for part, of in zip(mine, [counts[0][p.file] for p in mine], strict=True)
+        )
+    assert seen == list(range(begin, 34))
+    assert len(found) == {0: 3, 4: 3, 12: 3, 30: 2, 33: 1}[begin]

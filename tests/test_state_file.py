@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scoring_states import EVERYTHING, rows, state
+from scoring_states import EVERYTHING, dump, rows, state
 
 from kosa.scoring import InputError, State
-from kosa.scoring.statefile import dump, parse
+from kosa.scoring.pairstate import parse_any as parse
 from kosa.scoring.wholefile import lock
 
 

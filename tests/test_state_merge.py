@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scoring_states import CLASSES, EVERYTHING, rows, state
+from scoring_states import CLASSES, EVERYTHING, dump, rows, state
 
 import kosa
 from kosa.cli import main
 from kosa.scoring import InputError, Rows, Setup, State, groups
-from kosa.scoring.statefile import dump
 
 ROWS = 60
 CUTS = st.lists(st.integers(1, ROWS - 1), max_size=6).map(lambda cuts: [0, *sorted(set(cuts)), ROWS])

@@ -159,11 +159,6 @@ def test_two_processes_give_the_same_figures(documents, tmp_path):
     alone = scored(tmp_path / "t.parquet", **options)
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as executor:
         assert scored(tmp_path / "t.parquet", executor=executor, **options) == alone
-    pq.write_table(pa.table({"lp": pa.array(documents, pa.list_(pa.float64()))}), tmp_path / "d.parquet")
-    with pytest.raises(
-        InputError, match=r"`jobs` is for files of rows: .* documents are numbered from the first on"
-    ):
-        scored(tmp_path / "d.parquet", jobs=2)
 
 
 def test_documents_are_numbered_over_all_files(documents, tmp_path):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kosa.scoring.errors import InputError as InputError
+    from kosa.scoring.pairstate import PairState as PairState
     from kosa.scoring.result import Score as Score
     from kosa.scoring.rows import Rows as Rows
     from kosa.scoring.run import score as score
@@ -18,6 +19,7 @@ _HOMES = {
     "GroupScore": "result",
     "InputError": "errors",
     "LossBin": "result",
+    "PairState": "pairstate",
     "Rows": "rows",
     "Score": "result",
     "Setup": "setup",

@@ -1,27 +1,18 @@
 """A against B: two sets of predictions for the same rows, compared row by row."""
 
-import math
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kosa.scoring.batch import Batch
-from kosa.scoring.classes import Coded
-from kosa.scoring.comparison import Comparison, PairScore
 from kosa.scoring.errors import InputError, listing
-from kosa.scoring.exact import ExactSums, Floats, Integers, rounded
-from kosa.scoring.figures import standard_error
-from kosa.scoring.groups import Groups
-from kosa.scoring.interval import t_quantile
+from kosa.scoring.pairstate import PairState
 from kosa.scoring.result import Score
 from kosa.scoring.rows import Rows
 from kosa.scoring.scorer import Scorer
-from kosa.scoring.setup import Setup
-from kosa.scoring.tables import Tally
 from kosa.scoring.tokenreaders import TokenIds
 
 _SLACK = 1e-6  # by which soft targets may differ: one file may hold them as float32
@@ -36,190 +27,90 @@ class Evaluated:
     classes: tuple[str, ...]
 
 
-def in_step(left: Iterator[Batch], right: Iterator[Batch]) -> Iterator[tuple[Batch, Batch]]:
-    """The batches of two sources, cut so that each pair has the same rows; holds one batch of each."""
+def in_step(
+    left: Iterator[Batch], right: Iterator[Batch], whole: bool = True
+) -> Iterator[tuple[Batch, Batch]]:
+    """The batches of two sources, cut so that each pair has the same rows; holds one batch of each.
+
+    whole: whether these are all rows; else they are of the same rows of both files, and can differ only in the numbers of
+    tokens of documents.
+    """
     ours, theirs = _next(left), _next(right)
     while ours is not None and theirs is not None:
         count = min(len(ours.predictions), len(theirs.predictions))
-        yield part(ours, 0, count), part(theirs, 0, count)
-        ours = part(ours, count) if count < len(ours.predictions) else _next(left)
-        theirs = part(theirs, count) if count < len(theirs.predictions) else _next(right)
+        yield ours.part(0, count), theirs.part(0, count)
+        ours = ours.part(count) if count < len(ours.predictions) else _next(left)
+        theirs = theirs.part(count) if count < len(theirs.predictions) else _next(right)
     rest = ours or theirs
     if rest is not None:
         ended = "A" if ours is None else "B"
-        raise InputError(
-            f"{rest.place.row(0)} has no counterpart: {ended} has {rest.first} rows and the other more; "
-            "`against` compares the same rows in the same order"
-        )
+        rows = f"{rest.first} rows" if whole else "fewer tokens in these documents"
+        raise unpaired(rest.place.row(0), f"{ended} has {rows}")
+
+
+def unpaired(row: str, ended: str) -> InputError:
+    """That one side has more rows than the other."""
+    return InputError(
+        f"{row} has no counterpart: {ended} and the other more; `against` compares the same rows in the same order"
+    )
 
 
 def _next(batches: Iterator[Batch]) -> Batch | None:
     return next((batch for batch in batches if len(batch.predictions)), None)
 
 
-def part(batch: Batch, start: int, stop: int | None = None) -> Batch:
-    """Some consecutive rows of a batch."""
-    if start == 0 and (stop is None or stop == len(batch.predictions)):
-        return batch
-    rows = slice(start, stop)
-    targets, group = batch.targets, batch.group
-    return replace(
-        batch,
-        predictions=batch.predictions[rows],
-        targets=_coded(targets, rows) if isinstance(targets, Coded) else targets[rows],
-        weights=None if batch.weights is None else batch.weights[rows],
-        ids=None if batch.ids is None else batch.ids[rows],
-        group=_coded(group, rows) if isinstance(group, Coded) else None if group is None else group[rows],
-        units={unit: count[rows] for unit, count in batch.units.items()},
-        place=batch.place.after(start),
-        first=batch.first + start,
-    )
+class PairScorer:
+    """A scorer of two sets of predictions: as `Scorer` is of one, with a batch of each for the same rows."""
 
+    def __init__(self, ours: Scorer, theirs: Scorer, name: str) -> None:
+        self._ours, self._theirs, self._name = ours, theirs, name
+        self.state: PairState | None = None
 
-def _coded(column: Coded, rows: slice) -> Coded:
-    return replace(column, codes=column.codes[rows])
+    @property
+    def rows(self) -> int:
+        """Rows so far."""
+        return self.state.rows if self.state else 0
 
+    def start(self, left: Batch, right: Batch) -> None:
+        """Learn the classes and the clips from the first batches, and add nothing."""
+        self._ours.start(left)
+        self._theirs.start(_counting_as(right, left))
+        assert self._ours.state is not None
+        assert self._theirs.state is not None
+        self.state = PairState(self._ours.state.setup, self._theirs.state.setup, self._name)
 
-def compare(
-    ours: Generator[Batch, None, None],
-    theirs: Generator[Batch, None, None],
-    a: Scorer,
-    b: Scorer,
-    name: str,
-    view: Mapping[str, Any],
-    progress: Callable[[int, float], object] | None,
-) -> Score:
-    """The figures of A, which hold its comparison with B; the batches of both are read in step."""
-    paired: Paired | None = None
-    with closing(ours), closing(theirs):
-        for left, right in in_step(ours, theirs):
-            if right.weights is not None:
-                _require_same_padding(left, right)
-            # Weights, groups and units are A's: they say how rows count, not what was predicted.
-            right = replace(right, weights=left.weights, group=left.group, units=left.units)
-            rows, others = a.evaluate(left), b.evaluate(right)
-            assert a.state is not None
-            assert b.state is not None
-            a.state.update(rows)
-            b.state.update(others)
-            if paired is None:
-                paired = Paired(a.state.setup)
-            paired.update(
-                Evaluated(left, rows, a.state.setup.classes), Evaluated(right, others, b.state.setup.classes)
-            )
-            if progress is not None:
-                progress(a.rows, left.fraction)
-    found = a.result(**view)
-    assert paired is not None
-    return replace(found, against=paired.result(name, b.result(**view), view["confidence"]))
+    def fresh(self) -> "PairScorer":
+        """One that knows what this one has learnt, and has seen nothing."""
+        found = copy(self)
+        found._ours, found._theirs = self._ours.fresh(), self._theirs.fresh()
+        if self.state is not None:
+            found.state = PairState(self.state.ours.setup, self.state.theirs.setup, self._name)
+        return found
 
-
-class Paired:
-    """The differences of loss of the rows seen so far, loss of A less loss of B: exact sums of d and of d²."""
-
-    def __init__(self, setup: Setup) -> None:
-        classes, weighted = len(setup.classes), setup.weighted
-        self.setup = setup
-        self.rows = 0
-        # Named as the parts of a State, so that the standard error is one function for both.
-        self.classes, self.wins = Tally(classes, weighted), Tally(classes, weighted)
-        self.losses, self.ties = Tally(1, weighted), Tally(1, weighted)
-        self.loss = ExactSums(classes)
-        self.square, self.cross, self.weight_square = ExactSums(), ExactSums(), ExactSums()
-        self.groups = Groups(weighted)
-
-    def update(self, ours: Evaluated, theirs: Evaluated) -> None:
-        """Add a batch of both sides; rows that are not the same on both are an InputError that names the first."""
-        _require_same_ids(ours.batch, theirs.batch)
+    def update(self, left: Batch, right: Batch) -> None:
+        """Add a batch of both; rows that are not the same on both sides are an InputError that names the first."""
+        if self.state is None:
+            self.start(left, right)
+        assert self.state is not None
+        if right.weights is not None:
+            _require_same_padding(left, right)
+        right = _counting_as(right, left)
+        ours = Evaluated(left, self._ours.evaluate(left), self.state.ours.setup.classes)
+        theirs = Evaluated(right, self._theirs.evaluate(right), self.state.theirs.setup.classes)
+        _require_same_ids(left, right)
         _require_same_targets(ours, theirs)
-        rows = ours.rows
-        self.rows += len(rows)
-        used = None if rows.weight is None else np.flatnonzero(rows.weight > 0)
-        label, weight = rows.label, rows.weight
-        with np.errstate(invalid="ignore"):
-            # Both infinite: whatever a clip would make of them, it makes the same of both.
-            same = rows.loss == theirs.rows.loss
-            difference = np.where(same, 0.0, rows.loss - theirs.rows.loss)
-        if used is not None:
-            label, difference, same = label[used], difference[used], same[used]
-            weight = None if weight is None else weight[used]
-        self._count(label, difference, same, weight, rows, used)
+        self.state.update(ours.rows, theirs.rows)
 
-    def _count(
-        self,
-        label: Integers,
-        difference: Floats,
-        same: NDArray[np.bool_],
-        weight: Floats | None,
-        rows: Rows,
-        used: Integers | None,
-    ) -> None:
-        weighted = difference if weight is None else weight * difference
-        won = np.flatnonzero(difference < 0)
-        self.classes.add(label, weight)
-        _add(self.wins, won, label, weight)
-        nowhere = np.zeros(len(label), dtype=np.int64)
-        _add(self.losses, np.flatnonzero(difference > 0), nowhere, weight)
-        _add(self.ties, np.flatnonzero(same), nowhere, weight)
-        self.loss.add(weighted, label)
-        self.square.add_products(weighted, weighted)
-        if weight is not None:
-            self.cross.add_products(weight, weighted)
-            self.weight_square.add_products(weight, weight)
-        if self.setup.group is not None and rows.group is not None:
-            group = rows.group
-            if used is not None:
-                group = replace(group, codes=group.codes[used]) if isinstance(group, Coded) else group[used]
-            self.groups.add(group, rows.first, used, weighted, weight, won)
-
-    def result(self, name: str, theirs: Score, confidence: float) -> Comparison:
-        """The comparison; `name` is B's, `theirs` its figures."""
-        weight = self.classes.weight.exact()
-        if not weight:
-            raise InputError(f"the weights of all {self.rows} rows are 0: a mean has no denominator")
-        total = self.loss.exact()
-        mean = self.loss.special() or rounded(total / weight)
-        error, clusters = standard_error(self, total, weight)
-        reach = error * t_quantile(0.5 + confidence / 2, clusters - 1) if clusters > 1 else math.nan
-        return Comparison(
-            name=name,
-            rows=self.rows,
-            weight=rounded(weight),
-            difference=mean,
-            standard_error=error,
-            low=mean - reach,
-            high=mean + reach,
-            confidence=confidence,
-            interval_over="rows" if self.setup.group is None else self.setup.group,
-            clusters=clusters,
-            wins=rounded(self.wins.weight.exact() / weight),
-            ties=rounded(self.ties.weight.exact() / weight),
-            losses=rounded(self.losses.weight.exact() / weight),
-            classes=_pairs(self.setup.classes, self.classes, self.loss, self.wins, rounded(weight)),
-            groups=self._group_pairs(rounded(weight)),
-            score=theirs,
-        )
-
-    def _group_pairs(self, weight: float) -> tuple[PairScore, ...]:
-        if self.setup.group is None or self.groups.bucketed:
-            return ()
-        sums = self.groups.sums()
-        return _pairs(list(sums.keys), sums.rows, sums.loss, sums.correct, weight)
+    def result(self, **view: Any) -> Score:
+        """The figures of all batches; see `State.result`."""
+        if self.state is None:
+            raise InputError("no rows: there is nothing to score")
+        return self.state.result(**view)
 
 
-def _add(tally: Tally, chosen: Integers, group: Integers, weight: Floats | None) -> None:
-    tally.add(group[chosen], None if weight is None else weight[chosen])
-
-
-def _pairs(
-    names: Sequence[str], rows: Tally, loss: ExactSums, wins: Tally, whole: float
-) -> tuple[PairScore, ...]:
-    weight, sums, won = rows.weight.values(), loss.values(), wins.weight.values()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        columns = (rows.rows, weight, sums / weight, sums / whole, won / weight)
-    return tuple(
-        PairScore(*entry) for entry in zip(names, *(column.tolist() for column in columns), strict=True)
-    )
+def _counting_as(right: Batch, left: Batch) -> Batch:
+    """Weights, groups and units are A's: they say how rows count, not what was predicted."""
+    return replace(right, weights=left.weights, group=left.group, units=left.units)
 
 
 def _require_same_padding(ours: Batch, theirs: Batch) -> None:

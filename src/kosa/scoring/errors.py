@@ -1,6 +1,10 @@
 """What is wrong with a data set, said with the place where it is wrong."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class InputError(ValueError):
@@ -35,6 +39,26 @@ class Place:
     def name(self) -> str:
         """How a message names the whole."""
         return "the input" if self.source is None else repr(self.source)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenPlace(Place):
+    """Where tokens come from: of each the row of its document, and which of the document's tokens it is.
+
+    `first` counts among these tokens.
+    """
+
+    document: "NDArray[Any] | tuple[int, ...]" = ()
+    token: "NDArray[Any] | tuple[int, ...]" = ()
+
+    def after(self, rows: int) -> "TokenPlace":
+        """The place `rows` tokens further on."""
+        return TokenPlace(self.source, self.first + rows, self.document, self.token)
+
+    def row(self, index: int) -> str:
+        """How a message names a token."""
+        at = self.first + int(index)
+        return f"token {self.token[at]} of {Place(self.source, int(self.document[at])).row(0)}"
 
 
 def listing(names: "tuple[str, ...] | list[str]", most: int = 8) -> str:

@@ -3,28 +3,24 @@
 import math
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kosa.scoring.calibration import INFINITE, Reliability, brier_sum, entropy_sum, histogram, split
 from kosa.scoring.errors import InputError
 from kosa.scoring.exact import SCALE, ExactSums, rounded
-from kosa.scoring.groups import squares
 from kosa.scoring.interval import t_quantile
 from kosa.scoring.result import ClassScore, ConfusionScore, GroupScore, Score, Split, TopScore, UnitScore
+from kosa.scoring.spread import standard_error
+from kosa.scoring.sums import Sums
 from kosa.scoring.temperature import best
 from kosa.scoring.tokens import KIND, without_predictions
-
-if TYPE_CHECKING:
-    from kosa.scoring.against import Paired
-    from kosa.scoring.state import State
 
 _MOST_CONFUSIONS = 20
 
 
 def figures(
-    state: "State", confidence: float, bins: int, equal_mass: bool, totals: Mapping[str, float | None]
+    state: Sums, confidence: float, bins: int, equal_mass: bool, totals: Mapping[str, float | None]
 ) -> Score:
     """All figures of a state."""
     if not 0.0 < confidence < 1.0:
@@ -98,7 +94,7 @@ def _mean(sums: ExactSums, weight: Fraction) -> float:
     return sums.special() if sums.special() else rounded(sums.exact() / weight)
 
 
-def _prior(state: "State", weight: Fraction) -> float:
+def _prior(state: Sums, weight: Fraction) -> float:
     """−Σ_k q_k log q_k·ΣT/Σw of the classes' frequencies q = T/ΣT, T_k = Σ w·t_k."""
     sums = state.classes.weight.copy()
     sums.merge(state.moved)
@@ -107,35 +103,7 @@ def _prior(state: "State", weight: Fraction) -> float:
     return abs(math.fsum((-mass[mass > 0] * np.log(share)).tolist())) / rounded(weight)
 
 
-def standard_error(state: "State | Paired", loss: Fraction, weight: Fraction) -> tuple[float, int]:
-    """√(G/(G−1)·Σ_g (S_g − mean·W_g)²) / Σw over G clusters, from exact moments; and G."""
-    if state.setup.group is None:
-        count = int(state.classes.rows.sum())
-        if state.setup.weighted:
-            cross, weight_square = state.cross.exact(), state.weight_square.exact()
-        else:
-            cross, weight_square = loss, weight
-        square = state.square.exact()
-    else:
-        integers = squares(state.groups.sums())
-        count = integers[3]
-        square, cross, weight_square = (Fraction(value, SCALE**2) for value in integers[:3])
-    if count < 2 or state.loss.special():
-        return math.nan, count
-    mean = loss / weight
-    spread = square - 2 * mean * cross + mean * mean * weight_square
-    return _root(spread * count / (count - 1) / weight**2), count
-
-
-def _root(value: Fraction) -> float:
-    """The square root of a fraction whose float64 may underflow where its root's does not."""
-    if value <= 0:
-        return 0.0
-    shift = (value.denominator.bit_length() - value.numerator.bit_length()) // 2
-    return math.ldexp(math.sqrt(rounded(value * Fraction(4) ** shift)), -shift)
-
-
-def _top(state: "State", weight: Fraction) -> tuple[TopScore, ...]:
+def _top(state: Sums, weight: Fraction) -> tuple[TopScore, ...]:
     if not state.setup.top_k:
         return ()
     by_rank = state.ranks.weight.integers()
@@ -143,7 +111,7 @@ def _top(state: "State", weight: Fraction) -> tuple[TopScore, ...]:
 
 
 def _per(
-    state: "State", special: float, loss: Fraction, total: float, totals: Mapping[str, float | None]
+    state: Sums, special: float, loss: Fraction, total: float, totals: Mapping[str, float | None]
 ) -> tuple[UnitScore, ...]:
     counted = {unit: sums.total() for unit, sums in zip(state.setup.per, state.units, strict=True)}
     for unit, number in totals.items():
@@ -163,7 +131,7 @@ def _unit(unit: str, units: float, special: float, loss: Fraction) -> UnitScore:
 
 
 def _splits(
-    state: "State", reliability: Reliability, mean: float, prior: float, weight: float
+    state: Sums, reliability: Reliability, mean: float, prior: float, weight: float
 ) -> tuple[Split, Split]:
     distance = state.distance.total() / weight
     if not reliability.known():
@@ -177,7 +145,7 @@ def _splits(
     )
 
 
-def _classes(state: "State") -> tuple[ClassScore, ...]:
+def _classes(state: Sums) -> tuple[ClassScore, ...]:
     weight, loss, correct = state.classes.weight.values(), state.loss.values(), state.correct.weight.values()
     with np.errstate(invalid="ignore", divide="ignore"):
         mean, accuracy = loss / weight, correct / weight
@@ -185,7 +153,7 @@ def _classes(state: "State") -> tuple[ClassScore, ...]:
     return tuple(ClassScore(*row) for row in zip(state.setup.classes, *columns, strict=True))
 
 
-def _groups(state: "State") -> tuple[GroupScore, ...]:
+def _groups(state: Sums) -> tuple[GroupScore, ...]:
     if state.setup.group is None or state.groups.bucketed:
         return ()
     sums = state.groups.sums()
@@ -196,7 +164,7 @@ def _groups(state: "State") -> tuple[GroupScore, ...]:
     )
 
 
-def _confusions(state: "State", loss: Fraction) -> tuple[tuple[ConfusionScore, ...], int]:
+def _confusions(state: Sums, loss: Fraction) -> tuple[tuple[ConfusionScore, ...], int]:
     """The pairs of largest loss, and how many there are."""
     sums = state.confusions.sums()
     if sums is None:

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from kosa.scoring.batch import Batch
 from kosa.scoring.columns import Selection
 from kosa.scoring.errors import InputError
 from kosa.scoring.readers import Reader, rows_per_batch
+from kosa.scoring.sources import Tables
 
 DEFAULT = 550_000_000  # bytes of one process
 _UNITS = {
@@ -62,34 +64,45 @@ def in_bytes(text: str | int) -> int:
 
 
 def plan(
-    readers: Sequence[Reader],
-    selection: Selection,
-    first: Batch,
+    tables: Sequence[Tables],
+    firsts: Sequence[Batch],
     *,
     memory: int | None,
     rows: int | None,
     processes: int = 1,
 ) -> Plan:
-    """The batches that fit into `memory` bytes a process, of rows like those of the first batch."""
-    shape = first.predictions.shape
-    width = shape[1] if len(shape) > 1 else 1
-    others = len(selection.all) - len(selection.predictions)
-    read = width * first.predictions.dtype.itemsize + 16 * others
-    lists = width > 1 and len(selection.predictions) == 1
-    row = (_COPIES_OF_LISTS if lists else _COPIES) * read + _FIGURES
-    program = _PROGRAM + _OWN + _PAIR * min(_PAIRS, width * width)
-    pages = max(reader.held(selection) if hasattr(reader, "held") else 0 for reader in readers)
+    """The batches that fit into `memory` bytes a process, of rows like the first of each set of predictions."""
+    widths = [first.predictions.shape[1] if first.predictions.ndim > 1 else 1 for first in firsts]
+    row = sum(_row(each.selection, first) for each, first in zip(tables, firsts, strict=True))
+    program = _PROGRAM + sum(_OWN + _PAIR * min(_PAIRS, width * width) for width in widths)
+    pages = sum(max(map(_held, each.readers, repeat(each.selection))) for each in tables)
+    columns = sum(len(each.selection.all) for each in tables)
+    width = max(widths)
     fixed = program + pages
     fewest = rows or max(1, min(_FEWEST, _FEWEST_NUMBERS // width))
     least = fixed + fewest * row
     if memory is not None and memory < least:
         raise InputError(
             f"`memory` of {megabytes(memory)} a process is too little: {megabytes(program)} of programs and state, "
-            f"{megabytes(pages)} to read {len(selection.all)} columns side by side, {megabytes(fewest * row)} for a "
+            f"{megabytes(pages)} to read {columns} columns side by side, {megabytes(fewest * row)} for a "
             f"batch of {fewest} rows; it takes {megabytes(least)} or more"
         )
     chosen = rows or max(fewest, min(rows_per_batch(width), ((memory or DEFAULT) - fixed) // row))
     return Plan(chosen, fixed + chosen * row, program, pages, processes)
+
+
+def _row(selection: Selection, first: Batch) -> int:
+    """Bytes of a row while it is read and scored."""
+    shape = first.predictions.shape
+    width = shape[1] if len(shape) > 1 else 1
+    others = len(selection.all) - len(selection.predictions)
+    read = width * first.predictions.dtype.itemsize + 16 * others
+    lists = width > 1 and len(selection.predictions) == 1
+    return (_COPIES_OF_LISTS if lists else _COPIES) * read + _FIGURES
+
+
+def _held(reader: Reader, selection: Selection) -> int:
+    return reader.held(selection) if hasattr(reader, "held") else 0
 
 
 def megabytes(size: int) -> str:

@@ -7,8 +7,7 @@ from typing import Any
 
 from kosa.scoring.errors import InputError
 from kosa.scoring.output import check_paths, check_writable, show, title_of
-from kosa.scoring.state import State
-from kosa.scoring.statefile import parse
+from kosa.scoring.pairstate import AnyState, merge_any, parse_any
 
 
 def run_merge(
@@ -28,7 +27,7 @@ def run_merge(
     if output is not None:
         check_writable(Path(output))
     digests: dict[str, str] = {}
-    whole: State | None = None
+    whole: AnyState | None = None
     for path in paths:
         content = Path(path).read_bytes()
         digest = hashlib.sha256(content).hexdigest()
@@ -37,7 +36,7 @@ def run_merge(
                 f"{path!r} and {digests[digest]!r} are the same state: its rows would be counted twice"
             )
         digests[digest] = path
-        state = parse(content, path)
+        state = parse_any(content, path)
         if whole is None:
             whole = state
             continue
@@ -53,8 +52,8 @@ def run_merge(
     show(result, json_path, report, lang, title_of(paths))
 
 
-def _append(whole: State, state: State) -> None:
+def _append(whole: AnyState, state: AnyState) -> None:
     """Add what comes after. Two runs of their own both begin with row 0; pieces of one run keep their numbers."""
     if state.ranges and whole.ranges and state.ranges[0][0] == whole.ranges[0][0] == 0:
         state = state.shifted(whole.ranges[-1][1])
-    whole.merge(state)
+    merge_any(whole, state)

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 from kosa.scoring.errors import InputError
 
 T = TypeVar("T")
-Submit = Callable[[Executor, T], "Future[bytes]"]
+R = TypeVar("R")
+Submit = Callable[[Executor, T], Future[R]]
 
 _MOST_DEATHS = 3  # of workers at one part, which then is what kills them
 _WAITING = 2  # parts a worker: one at work, one to go on with
@@ -23,13 +24,13 @@ _log = logging.getLogger("kosa")
 
 
 def in_order(
-    parts: Iterable[T], submit: Submit[T], workers: "Workers", waiting: Callable[[], None]
-) -> Generator[tuple[T, bytes], None, None]:
+    parts: Iterable[T], submit: Submit[T, R], workers: "Workers", waiting: Callable[[], None]
+) -> Generator[tuple[T, R], None, None]:
     """Each part with its result, in the order of the parts, each exactly once; `waiting` is called meanwhile.
 
     Results are taken in order, so whatever came before is whole; what a dead worker left undone is submitted again.
     """
-    ahead: deque[tuple[T, Future[bytes]]] = deque()
+    ahead: deque[tuple[T, Future[R]]] = deque()
     rest = iter(parts)
     deaths = 0
     try:
@@ -65,17 +66,17 @@ def in_order(
             future.cancel()
 
 
-def _submitted(submit: Submit[T], workers: "Workers", part: T) -> "Future[bytes]":
+def _submitted(submit: Submit[T, R], workers: "Workers", part: T) -> "Future[R]":
     """A pool that broke a moment ago refuses work: then its future says so, as one that was at work would."""
     try:
         return submit(workers.executor, part)
     except BrokenExecutor as error:
-        failed: Future[bytes] = Future()
+        failed: Future[R] = Future()
         failed.set_exception(error)
         return failed
 
 
-def _succeeded(future: "Future[bytes]") -> bool:
+def _succeeded(future: "Future[R]") -> bool:
     return future.done() and not future.cancelled() and future.exception() is None
 
 

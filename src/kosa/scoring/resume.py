@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from kosa.scoring.columns import Selection
+from kosa.scoring.coverage import fingerprint
 from kosa.scoring.errors import InputError
+from kosa.scoring.pairstate import AnyState, PairState, load_any
 from kosa.scoring.readers import Reader
 from kosa.scoring.setup import Setup
-from kosa.scoring.state import State
+from kosa.scoring.side import Side
 from kosa.scoring.tokenreaders import TokenReader
 
 _SECONDS = 5.0  # between two savings
@@ -26,17 +28,23 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C, or a request to end, after the state was saved; the text says how to go on."""
 
 
-def run_of(readers: Sequence[Reader], selection: Selection, setup: Setup, force: bool) -> dict[str, Any]:
+def run_of(sides: Sequence[Side], setups: Sequence[Setup], force: bool) -> dict[str, Any]:
     """What a run is a run of, as JSON values: only the same run may go on from its state."""
-    files = []
-    for name in _files(readers, selection):
-        found = os.stat(name)
-        files.append({"path": os.path.abspath(name), "bytes": found.st_size, "changed": found.st_mtime_ns})
-    options = setup.to_json() | {"force": force}
-    if isinstance(readers[0], TokenReader):
-        # Behind it the columns have names of its own making: what was asked of it is not in `selection`.
-        options |= {"tokens": str(readers[0].tokens), "wanted": str(readers[0].wanted)}
-    run = {"files": files, "columns": asdict(selection), "options": options}
+    run: dict[str, Any] = {}
+    for prefix, side, setup in zip(("", "against "), sides, setups, strict=False):
+        files = []
+        for name in _files(side.readers, side.selection):
+            found = os.stat(name)
+            files.append(
+                {"path": os.path.abspath(name), "bytes": found.st_size, "changed": found.st_mtime_ns}
+            )
+        options = setup.to_json() | {"force": force}
+        first = side.readers[0]
+        if isinstance(first, TokenReader):
+            # Behind it the columns have names of its own making: what was asked of it is not in `selection`.
+            options |= {"tokens": str(first.tokens), "wanted": str(first.wanted)}
+        found_run = {"files": files, "columns": asdict(side.selection), "options": options}
+        run |= {f"{prefix}{name}": value for name, value in found_run.items()}
     plain: dict[str, Any] = json.loads(json.dumps(run))
     return plain
 
@@ -52,44 +60,56 @@ def _files(readers: Sequence[Reader], selection: Selection) -> Iterator[str]:
 
 
 class Checkpoint:
-    """Keeps a run's state in a file; without a file it keeps nothing."""
+    """Keeps a run's state in a file, with the place up to which its files were read; without a file it keeps nothing."""
 
-    def __init__(self, path: str | os.PathLike[str] | None, run: dict[str, Any]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str] | None, sides: Sequence[Side], setups: Sequence[Setup], force: bool
+    ) -> None:
         self._path = path
-        self._run = run
+        self._sides = sides
+        self._run: dict[str, Any] = {}
+        self._prints: list[list[tuple[int, str]]] = []
+        if path is not None:
+            self._run = run_of(sides, setups, force)
+            self._prints = [[fingerprint(reader.name) for reader in side.readers] for side in sides]
         self._next = time.monotonic() + _SECONDS
         self._asked = False
 
-    def begin(self, empty: State) -> State:
+    def begin(self, empty: AnyState) -> AnyState:
         """The state to go on from: the file's, if there is one, else the empty one given."""
         if self._path is None or not os.path.exists(self._path):
-            empty.notes = {"run": self._run, "counts": []}
             return empty
-        state = State.load(self._path)
+        state = load_any(self._path)
+        if type(state) is not type(empty):
+            raise self._refusal(
+                "that one is a comparison, and this is none"
+                if isinstance(state, PairState)
+                else "that one is no comparison, and this is one"
+            )
         self._require_same(state)
-        state.setup.require_equal(empty.setup)
+        state.require_equal(empty)  # type: ignore[arg-type]
         return state
 
-    def _require_same(self, state: State) -> None:
-        run = state.notes.get("run")
-        counts = state.notes.get("counts")
-        if not isinstance(run, dict) or not isinstance(counts, list):
+    def _require_same(self, state: AnyState) -> None:
+        run, places = state.notes.get("run"), state.notes.get("places")
+        if not isinstance(run, dict) or not isinstance(places, list) or len(places) != len(self._sides):
             raise self._refusal("it was not kept by a run of `kosa score --state`")
         if state.ranges not in ((), ((0, state.rows),)):
             raise self._refusal("it holds rows from here and there")
-        if not all(type(count) is int and count >= 0 for count in counts) or sum(counts) > state.rows:
-            raise self._refusal("its counts of rows do not fit together")
-        for name in ("files", "columns", "options"):
-            before, now = run.get(name), self._run[name]
+        for name, now in self._run.items():
+            before = run.get(name)
             if before != now:
                 raise self._refusal(_difference(name, before, now))
+        resumed = [side.resume(place) for side, place in zip(self._sides, places, strict=True)]
+        if not all(resumed) or any(side.row > state.rows for side in self._sides):
+            raise self._refusal("its counts of rows do not fit together")
 
     def _refusal(self, reason: str) -> InputError:
         return InputError(
             f"{str(self._path)!r} is a state of another run: {reason}; delete it, or name another file by `state`"
         )
 
-    def keep(self, state: State) -> None:
+    def keep(self, state: AnyState) -> None:
         """Called between batches, when the state is whole: saves if some seconds have passed, stops if asked to."""
         if self._path is None:
             return
@@ -101,15 +121,22 @@ class Checkpoint:
         if time.monotonic() >= self._next:
             self._save(state)
 
-    def _save(self, state: State) -> None:
+    def _save(self, state: AnyState) -> None:
         assert self._path is not None
         start = time.monotonic()
+        state.notes = {"run": self._run, "places": [side.place() for side in self._sides]}
+        state.cover(
+            *(
+                side.covered(prints, state.rows)
+                for side, prints in zip(self._sides, self._prints, strict=True)
+            )
+        )
         state.save(self._path)
         end = time.monotonic()
         self._next = end + max(_SECONDS, _SHARE * (end - start))
 
     @contextmanager
-    def guard(self, state: State) -> Iterator[None]:
+    def guard(self, state: AnyState) -> Iterator[None]:
         """Hold the file, take Ctrl-C and SIGTERM as a wish to stop at the next batch, and save what came to its end.
 
         After an error nothing is saved: it may have come while the state was changed.
@@ -144,7 +171,7 @@ class Checkpoint:
 
 def _difference(name: str, before: Any, now: Any) -> str:
     """The first thing that is different, in words."""
-    if name == "files":
+    if name.endswith("files"):
         if not isinstance(before, list) or len(before) != len(now):
             return f"of {len(before) if isinstance(before, list) else 'no'} files, and these are {len(now)}"
         for old, new in zip(before, now, strict=True):

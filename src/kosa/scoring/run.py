@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from kosa.scoring import tokens
+from kosa.scoring.against import PairScorer
 from kosa.scoring.batch import Batch
 from kosa.scoring.columns import Wanted
 from kosa.scoring.errors import InputError, InputTypeError
+from kosa.scoring.parts import together
 from kosa.scoring.result import Score
 from kosa.scoring.scale import Scale
 from kosa.scoring.scorer import Scorer, Units, top_k_of
+from kosa.scoring.side import Side
 from kosa.scoring.sources import (
     Tables,
     is_names,
@@ -172,39 +175,45 @@ def score(
         if isinstance(ours, Tables) and (scale.given or ours.in_pieces):
             from kosa.scoring.pipeline import score_files
 
-            return score_files(ours, scorer(kind), scale, force, progress).result(**view)
+            return score_files([ours], scorer(kind), scale, force, progress).result(**view)
         scale.refuse("files: this source is read once, by this process")
-        return stream(_stream(ours), scorer(kind), view, progress)
-    scale.refuse("one set of predictions, and not `against` another")
+        return _score([_stream(ours)], scorer(kind), progress).result(**view)
     other, columns = _other(kind, roles, against, against_columns)
-    rows_of = source if not is_names(predictions) and predictions is not True else against
+    rows_of = source if not is_names(predictions) and predictions is not True else scale.seen_by_all(against)
     _, theirs = _open(rows_of, other, replace(columns, weight=None, group=None, units={}), batch_size, layout)
-    from kosa.scoring.against import compare
+    both = PairScorer(scorer(kind), scorer(other), _name(against))
+    if (
+        isinstance(ours, Tables)
+        and isinstance(theirs, Tables)
+        and (scale.given or (ours.in_pieces and theirs.in_pieces))
+    ):
+        from kosa.scoring.pipeline import score_files
 
-    return compare(
-        _stream(ours), _stream(theirs), scorer(kind), scorer(other), _name(against), view, progress
-    )
+        return score_files([ours, theirs], both, scale, force, progress).result(**view)
+    scale.refuse("files: this source is read once, by this process")
+    return _score([_stream(ours), _stream(theirs)], both, progress).result(**view)
 
 
-def stream(
-    batches: Generator[Batch, None, None],
-    scorer: Scorer,
-    view: Mapping[str, Any],
+def _score(
+    streams: Sequence[Generator[Batch, None, None]],
+    scorer: Scorer | PairScorer,
     progress: Callable[[int, float], object] | None,
-) -> Score:
-    """Add all batches; `view` is how the result is wanted."""
-    # Closing the source at an error lets go of its files.
-    with closing(batches):
-        for batch in batches:
-            scorer.update(batch)
+) -> Scorer | PairScorer:
+    """Add all batches, of one set of predictions or of two in step."""
+    with ExitStack() as stack:
+        # Closing a source at an error lets go of its files.
+        for stream in streams:
+            stack.enter_context(closing(stream))
+        for batches in together(streams):
+            scorer.update(*batches)
             if progress is not None:
-                progress(scorer.rows, batch.fraction)
-    return scorer.result(**view)
+                progress(scorer.rows, batches[0].fraction)
+    return scorer
 
 
 def _stream(source: Tables | Generator[Batch, None, None]) -> Generator[Batch, None, None]:
     """The batches of a source."""
-    return source.batches() if isinstance(source, Tables) else source
+    return Side(source).batches() if isinstance(source, Tables) else source
 
 
 def _other(kind: str, roles: "Roles", against: Any, columns: Mapping[str, Any] | None) -> tuple[str, "Roles"]:

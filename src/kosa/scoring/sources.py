@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kosa.scoring import convert
 from kosa.scoring.ahead import ahead
-from kosa.scoring.batch import Batch
+from kosa.scoring.batch import Batch, Documents
 from kosa.scoring.columns import Selection, Wanted, select
 from kosa.scoring.errors import InputError, InputTypeError, Place, listing
 from kosa.scoring.numpyfiles import ArrayTable, check_lengths
@@ -89,47 +89,50 @@ class Tables:
         """Whether some of them need not be read from the start."""
         return any(hasattr(reader, "pieces") for reader in self.readers)
 
-    def batches(self) -> Generator[Batch, None, None]:
-        """All rows, one file after another."""
-        size = sum(reader.size for reader in self.readers)
-        before, first = 0, 0
-        for reader in self.readers:
-            count = 0
-            for batch in read_rows(reader, self.selection, self.rows):
-                count = batch.first + len(batch.predictions)
-                fraction = (before + batch.fraction * reader.size) / size if size else math.nan
-                yield replace(batch, first=first + batch.first, fraction=fraction)
-            first += count
-            before += reader.size
-
 
 def read_rows(
     reader: Reader, selection: Selection, rows: int | None, start: int = 0, stop: int | None = None
 ) -> Generator[Batch, None, None]:
-    """Rows start..stop−1 of one file, numbered within it, with the next ones read ahead.
+    """Rows start..stop−1 of one file, numbered from 0, with the next ones read ahead. Of a file of documents start
+    and stop are documents, and rows are tokens.
 
-    Of a file that can only be read from its start, pieces before `start` give a batch of no rows: they count.
+    Batches without rows only say how far the file has been read: of one that can only be read from its start, or of
+    documents without tokens.
     """
+    anywhere = hasattr(reader, "pieces") or getattr(reader, "skips", False)
     untyped = getattr(reader, "untyped", False)
-    place = Place(reader.name)
-    if hasattr(reader, "pieces"):
-        place = place.after(start)
-        pieces = reader.chunks(selection, rows, start, stop)  # type: ignore[call-arg]
-    else:
-        pieces = reader.chunks(selection, rows)
-    with closing(ahead(pieces)) as chunks:
-        for columns, fraction in chunks:
+    read, first = start if anywhere else 0, 0
+    place: Place
+    chunks = reader.chunks(selection, rows, start, stop) if anywhere else reader.chunks(selection, rows)  # type: ignore[call-arg]
+    with closing(ahead(chunks)) as ahead_chunks:
+        for columns, fraction in ahead_chunks:
             count = check_lengths({name: len(column) for name, column in columns.items()}, reader.name)
-            if not count:
-                continue
-            step = rows or rows_per_batch(width(columns, selection))
-            begin = min(count, max(0, start - place.first))
-            place = place.after(begin)
-            for at in range(begin, max(count, begin + 1), step):
-                part = {name: column[at : at + step] for name, column in columns.items()}
+            if isinstance(columns, Documents):
+                place, begin, end, after = columns.place, 0, count, read + columns.count
+            else:
+                begin = min(count, max(0, start - read))
+                end = count if stop is None else min(count, max(begin, stop - read))
+                place, after = Place(reader.name, read + begin), read + count
+            if end == begin:
+                yield _nothing(place, first, fraction, after)
+            step = rows or rows_per_batch(width(columns, selection)) if end > begin else 1
+            for at in range(begin, end, step):
+                last = min(at + step, end)
+                part = {name: column[at:last] for name, column in columns.items()}
                 batch = _assemble(part, selection, place, untyped)
-                yield replace(batch, first=place.first, fraction=fraction)
-                place = place.after(len(batch.predictions))
+                inner = None if isinstance(columns, Documents) else read + last
+                done = after if last == count else inner
+                yield replace(batch, first=first, fraction=fraction, read=done, reach=inner or after)
+                place, first = place.after(last - at), first + last - at
+            read = after
+            if stop is not None and read >= stop:
+                return
+
+
+def _nothing(place: Place, first: int, fraction: float, read: int) -> Batch:
+    """A batch without rows."""
+    none = np.empty(0, dtype=np.int64)
+    return Batch(none, none, None, None, place, first, fraction=fraction, read=read, reach=read)
 
 
 def _assemble(

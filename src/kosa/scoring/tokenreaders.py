@@ -1,6 +1,8 @@
 """Readers of tokens: all that is behind them sees one token a row, whatever the data's rows are."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kosa.scoring import convert
+from kosa.scoring.batch import Documents
 from kosa.scoring.columns import Selection, Wanted
-from kosa.scoring.errors import InputError, Place
+from kosa.scoring.errors import InputError, Place, TokenPlace
 from kosa.scoring.readers import Columns, Reader
 from kosa.scoring.tokencolumns import (
     check,
@@ -46,10 +49,7 @@ def wrap(readers: Sequence[Reader], wanted: Wanted, tokens: Tokens) -> tuple[lis
     documents = tokens.documents or (alone and _has_lists(readers[0], str(wanted.predictions)))
     found = replace(wanted, target=_TARGET) if alone else wanted
     if documents:
-        ends: dict[int, int] = {}
-        made: list[Reader] = [
-            DocumentReader(reader, wanted, tokens, ends, at) for at, reader in enumerate(readers)
-        ]
+        made: list[Reader] = [DocumentReader(reader, wanted, tokens) for reader in readers]
         per = tuple((unit, _unit(unit)) for unit, _ in wanted.per)
         return made, replace(found, id=_ID, group=wanted.group or _DOCUMENT, per=per)
     if tokens.pads:
@@ -86,8 +86,12 @@ class TokenReader:
         made = (_TARGET, _WEIGHT, _ID, _DOCUMENT, *(_unit(unit) for unit, _ in wanted.per))
         self.names = list(dict.fromkeys((*reader.names, *made)))
         self.untyped = getattr(reader, "untyped", False)
-        if hasattr(reader, "pieces") and type(self) is TokenReader:
-            self.pieces = reader.pieces
+        if hasattr(reader, "pieces"):
+            self.pieces: list[int] = reader.pieces
+
+    def held(self, selection: Selection) -> int:
+        """Bytes that the file's reader holds beside the batches."""
+        return int(self.reader.held(self._inner(selection))) if hasattr(self.reader, "held") else 0
 
     def chunks(
         self, selection: Selection, rows: int | None, start: int = 0, stop: int | None = None
@@ -144,40 +148,53 @@ class DocumentReader(TokenReader):
     """A document a row: its lists laid end to end, less the places that hold no token.
 
     A document's own weight and group go to each of its tokens; its units (bytes, words) to its first token,
-    so that they are counted once.
+    so that they are counted once. Documents are numbered from `first` on, which `after` changes.
     """
 
-    def __init__(
-        self, reader: Reader, wanted: Wanted, tokens: Tokens, ends: dict[int, int], number: int
-    ) -> None:
-        super().__init__(reader, wanted, tokens)
-        # Documents are numbered over all files: `ends` is shared, and says where each file's numbers end.
-        self._ends, self._number = ends, number
+    skips = True
+    first = 0
+
+    def after(self, documents: int) -> "DocumentReader":
+        """The same file, after so many documents of other files."""
+        found = copy(self)
+        found.first = documents
+        return found
 
     def chunks(
         self, selection: Selection, rows: int | None, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[Columns, float]]:
         inner = self._inner(selection)
-        row, before = 0, self._ends.get(self._number - 1, 0)
-        for columns, fraction in self.reader.chunks(inner, self._documents(inner, rows)):
+        many = self._documents(inner, rows, start)
+        if hasattr(self, "pieces"):
+            row = start
+            pieces = self.reader.chunks(inner, many, start, stop)  # type: ignore[call-arg]
+        else:
+            row = 0
+            pieces = self.reader.chunks(inner, many)
+        for columns, fraction in pieces:
             count = row_count(columns)
+            begin, end = max(0, start - row), count if stop is None else min(count, stop - row)
             # Not every reader minds how many rows were asked for, and documents differ in length.
-            step = documents_of(columns[selection.predictions[0]], rows)
-            for at in range(0, count, step):
-                part = {name: column[at : at + step] for name, column in columns.items()}
-                yield self._flat(part, selection, Place(self.name, row + at), before + row + at), fraction
+            step = documents_of(columns[selection.predictions[0]], rows) if begin < end else 1
+            for at in range(begin, end, step):
+                part = {name: column[at : min(at + step, end)] for name, column in columns.items()}
+                yield self._flat(part, selection, Place(self.name, row + at)), fraction
             row += count
-        self._ends[self._number] = before + row
+            if stop is not None and row >= stop:
+                return
 
-    def _documents(self, inner: Selection, rows: int | None) -> int | None:
+    def _documents(self, inner: Selection, rows: int | None, start: int) -> int | None:
         """How many documents to read at a time, by the first; None where nothing can be read twice."""
         if not self.size:
             return None
-        first = next((columns for columns, _ in self.reader.chunks(inner, _LOOK)), None)
+        begin = (start,) if hasattr(self, "pieces") else ()
+        with closing(self.reader.chunks(inner, _LOOK, *begin)) as chunks:  # type: ignore[type-var]
+            first = next((columns for columns, _ in chunks), None)
         return 1 if first is None else documents_of(first[inner.predictions[0]][:_LOOK], rows)
 
-    def _flat(self, columns: Columns, selection: Selection, place: Place, first: int) -> Columns:
+    def _flat(self, columns: Columns, selection: Selection, place: Place) -> Documents:
         (name,) = selection.predictions
+        first = self.first + place.first
         values, lengths = end_to_end(columns[name], row_count(columns))
         document = np.repeat(np.arange(len(lengths)), lengths)
 
@@ -223,8 +240,9 @@ class DocumentReader(TokenReader):
         if self.wanted.group is None:
             found[_DOCUMENT] = document + first
         ids = None if self.wanted.id is None else columns[self.wanted.id]
-        found[_ID] = TokenIds(document, np.arange(len(document)) - starts[document], first, ids)
-        return found
+        tokens = np.arange(len(document)) - starts[document]
+        found[_ID] = TokenIds(document, tokens, first, ids)
+        return Documents(found, len(lengths), TokenPlace(self.name, 0, document + place.first, tokens))
 
 
 @dataclass(frozen=True)

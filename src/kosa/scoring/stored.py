@@ -1,0 +1,82 @@
+"""Sums as the JSON values and arrays of a file, and back: nothing read is trusted."""
+
+from typing import Any
+
+from kosa.scoring.coverage import Source
+from kosa.scoring.exact import ExactSums
+from kosa.scoring.groups import Confusions, Groups
+from kosa.scoring.sums import PARTS, Sums
+from kosa.scoring.tables import Tally
+from kosa.scoring.worst import Kept, Worst
+
+
+def stored(sums: Sums) -> dict[str, Any]:
+    """What `restore` reads."""
+    parts: dict[str, Any] = {}
+    for part in PARTS:
+        value = getattr(sums, part)
+        parts[part] = [row.stored() for row in value.rows] if isinstance(value, Worst) else value.stored()
+    return {
+        "setup": sums.setup.to_json(),
+        "rows": sums.rows,
+        "ranges": [list(pair) for pair in sums.ranges],
+        "sources": [source.stored() for source in sums.sources],
+        "notes": sums.notes,
+        "units": {unit: found.stored() for unit, found in zip(sums.setup.per, sums.units, strict=True)},
+        "parts": parts,
+    }
+
+
+def restore(sums: Sums, values: dict[str, Any]) -> None:
+    """Fill empty sums with what was stored; ValueError, TypeError or LookupError where it does not fit together."""
+    rows, notes = values["rows"], values["notes"]
+    if type(rows) is not int or not isinstance(notes, dict):
+        raise ValueError("no count of rows")
+    sums.rows, sums.notes = rows, notes
+    sums.see(values["ranges"])
+    if sum(end - start for start, end in sums.ranges) != rows:
+        raise ValueError("more or fewer rows than their numbers say")
+    sums.sources = tuple(Source.restored(source) for source in values["sources"])
+    setup = sums.setup
+    for part, value in values["parts"].items():
+        if part not in PARTS:
+            raise ValueError("a part that there is not")
+        setattr(
+            sums, part, _part(getattr(sums, part), value, setup.weighted, len(setup.classes), setup.worst)
+        )
+    if set(values["parts"]) != set(PARTS) or len(values["units"]) != len(setup.per):
+        raise ValueError("a part that is missing")
+    sums.units = [of_size(values["units"][unit], 1) for unit in setup.per]
+    if int(sums.classes.rows.sum()) > rows or (sums.correct.rows > sums.classes.rows).any():
+        raise ValueError("more rows than there are")
+
+
+def _part(empty: Any, values: Any, weighted: bool, classes: int, worst: int) -> Any:
+    """One part, which must be of the size that an empty one has."""
+    if isinstance(empty, Worst):
+        if len(values) > worst:
+            raise ValueError("more of the worst rows than are kept")
+        empty.rows = [Kept.restored(row, classes) for row in values]
+        return empty
+    if isinstance(empty, Groups):
+        return Groups.restored(values, weighted)
+    if isinstance(empty, Confusions):
+        return Confusions.restored(values, classes, weighted)
+    if isinstance(empty, Tally):
+        return tally_like(empty, values, weighted)
+    return of_size(values, empty.groups)
+
+
+def tally_like(empty: Tally, values: Any, weighted: bool) -> Tally:
+    """A table of the size of an empty one."""
+    tally = Tally.restored(values)
+    if len(tally.rows) != len(empty.rows) or (values["weight"] is None) == weighted:
+        raise ValueError("a table of another size")
+    return tally
+
+
+def of_size(values: Any, groups: int) -> ExactSums:
+    """Sums of so many groups."""
+    if values["groups"] != groups:
+        raise ValueError("sums of another size")
+    return ExactSums.restored(values)
