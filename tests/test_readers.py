@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -222,16 +223,19 @@ def test_rows_longer_than_a_block(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [*WRITERS, "a.npz", "z.npy"])
 def test_progress_goes_from_nothing_to_the_whole(name: str, tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
     if name in WRITERS:
         table, write = WRITERS[name]
-        write(table, tmp_path / name)
+        write(table, one / name)
     else:
-        np.save(tmp_path / "z.npy", LOGITS)
-        np.save(tmp_path / "y.npy", LABELS)
-        npz(tmp_path / "a.npz", z=LOGITS)
+        np.save(one / "z.npy", LOGITS)
+        np.save(one / "y.npy", LABELS)
+        npz(one / "a.npz", z=LOGITS)
+    shutil.copytree(one, two)
     seen: list[tuple[int, float]] = []
-    path, spec = tmp_path / name, "z*" if name.startswith("wide") else "z"
-    kosa.score([path, path], "y", logits=spec, batch_size=50, progress=lambda *now: seen.append(now))
+    paths, spec = [one / name, two / name], "z*" if name.startswith("wide") else "z"
+    kosa.score(paths, "y", logits=spec, batch_size=50, progress=lambda *now: seen.append(now))
     assert seen == sorted(seen)
     told = dict(seen)
     # A stream has an end mark behind its last batch.

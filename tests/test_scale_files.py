@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 import kosa
 from kosa.scoring import InputError
+from kosa.scoring.arrowfiles import ParquetFile
+from kosa.scoring.columns import Selection
 
 ROWS, CLASSES = 240, 4
 RANDOM = np.random.default_rng(0)
@@ -232,3 +234,14 @@ def test_damaged_files_are_refused_or_scored_and_nothing_else(tmp_path: Path) ->
         # A file object that an exception holds on to is closed with it, whenever that is.
         warnings.simplefilter("ignore", ResourceWarning)
         check()
+
+
+def test_pages_of_columns_with_dots_in_their_names_are_planned_for(tmp_path: Path) -> None:
+    held = []
+    for mark in ("_", "."):
+        lists = pa.array([[1.0, 2.0]] * 100)
+        table = pa.table({f"z{mark}0": np.arange(100.0), f"z{mark}list": lists})
+        pq.write_table(table, tmp_path / "dots.parquet")
+        reader = ParquetFile(str(tmp_path / "dots.parquet"))
+        held.append(reader.held(Selection("logits", tuple(table.column_names), (), None, None, None)))
+    assert held[0] == held[1]

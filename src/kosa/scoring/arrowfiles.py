@@ -14,7 +14,7 @@ from kosa.scoring.columns import Selection
 from kosa.scoring.errors import InputError
 from kosa.scoring.readers import Columns, one_line, rows_per_batch, width
 
-_BUFFERS = 1 << 23  # bytes read ahead over all columns of a row group
+_SPARE = 1 << 23  # bytes of the map that are read between two batches, and of pyarrow's own tables
 _PAGE = 1 << 20  # bytes of a page, and of a dictionary, unless who writes the file asks for other sizes
 
 
@@ -29,6 +29,20 @@ def reading(name: str, form: str) -> Iterator[None]:
         raise InputError(f"{name!r} cannot be read as {form}: {one_line(error)}") from error
 
 
+class Mapped:
+    """A file mapped into memory, for pyarrow. Reading from the map spares a copy of each page."""
+
+    def __init__(self, name: str) -> None:
+        with open(name, "rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.source = pa.BufferReader(pa.py_buffer(self._map))
+
+    def drop(self) -> None:
+        """Give back the memory of what was read so far; without this the whole file would count as ours."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+
 def columns_of(batch: Any, selection: Selection) -> Columns:
     """The selected columns of a record batch."""
     return {name: batch.column(name) for name in selection.all}
@@ -40,7 +54,7 @@ class ParquetFile:
     def __init__(self, name: str) -> None:
         self.name = name
         self.size = Path(name).stat().st_size
-        with reading(name, "Parquet"), self._open() as file:
+        with reading(name, "Parquet"), self._open(Mapped(name)) as file:
             self.names = list(file.schema_arrow.names)
             self._metadata = file.metadata
         counts = [
@@ -50,12 +64,10 @@ class ParquetFile:
         self.rows = sum(counts)
         self.pieces = [count for count in counts if count]
 
-    def _open(self, buffer: int = 0) -> Any:
+    def _open(self, mapped: Mapped) -> Any:
         try:
             # pre_buffer would hold a whole row group: 1.9 GB instead of 0.2 GB on 1M × 100 float32.
-            return pq.ParquetFile(
-                self.name, pre_buffer=False, buffer_size=buffer, page_checksum_verification=True
-            )
+            return pq.ParquetFile(mapped.source, pre_buffer=False, page_checksum_verification=True)
         except pa.ArrowInvalid as error:
             if "magic bytes not found in footer" not in str(error):
                 raise
@@ -67,25 +79,22 @@ class ParquetFile:
     def held(self, selection: Selection) -> int:
         """Bytes in memory beside the batches: of each column a page, a dictionary or a packed page, and a buffer."""
         largest, names = 0, set(selection.all)
-        with self._open() as file:
-            metadata = file.metadata
-            for group in map(metadata.row_group, range(metadata.num_row_groups)):
-                columns = map(group.column, range(group.num_columns))
-                sizes = [
-                    column.total_uncompressed_size
-                    for column in columns
-                    if column.path_in_schema.split(".")[0] in names
-                ]
-                largest = max(largest, sum(int(2.3 * min(size, _PAGE)) for size in sizes))
-        return largest + _BUFFERS
+        metadata = self._metadata
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            columns = map(group.column, range(group.num_columns))
+            sizes = [
+                column.total_uncompressed_size for column in columns if _within(column.path_in_schema, names)
+            ]
+            largest = max(largest, sum(int(2.3 * min(size, _PAGE)) for size in sizes))
+        return largest + _SPARE
 
     def chunks(
         self, selection: Selection, rows: int | None, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[Columns, float]]:
         names = list(selection.all)
-        buffer = max(1 << 14, min(1 << 18, _BUFFERS // len(names)))
         stop = self.rows if stop is None else stop
-        with reading(self.name, "Parquet"), self._open(buffer) as file:
+        mapped = Mapped(self.name)
+        with reading(self.name, "Parquet"), self._open(mapped) as file:
             for number, (first, count) in enumerate(self._groups):
                 if first + count <= start or first >= stop or not count:
                     continue
@@ -99,6 +108,7 @@ class ParquetFile:
                         done += len(batch)
                         if len(part):
                             yield columns_of(part, selection), done / self.rows
+                        mapped.drop()
                     if done < first + count:
                         raise InputError(f"it ends after {done - first} of {count} rows")
 
@@ -129,15 +139,12 @@ class IpcFile:
 
     def chunks(self, selection: Selection, rows: int | None) -> Iterator[tuple[Columns, float]]:
         with reading(self.name, self._form):
-            with open(self.name, "rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            for batch, fraction in self._batches(pa.BufferReader(pa.py_buffer(mapped))):
+            mapped = Mapped(self.name)
+            for batch, fraction in self._batches(mapped.source):
                 batch = _sound(batch.select(list(selection.all)))
                 for start in range(0, len(batch), step := rows or _rows(batch, selection)):
                     yield columns_of(batch.slice(start, step), selection), fraction
-                    # A record batch may be the whole file; without this its pages would count as ours.
-                    if hasattr(mmap, "MADV_DONTNEED"):
-                        mapped.madvise(mmap.MADV_DONTNEED)
+                    mapped.drop()
 
     def _batches(self, source: Any) -> Iterator[tuple[Any, float]]:
         # Not IpcReadOptions(included_fields=…): that copies a record batch, which may be the whole file.
@@ -186,6 +193,12 @@ class ArrowDataset:
         with reading(self.name, "a dataset"):
             for batch in scanner.to_batches():
                 yield columns_of(batch, selection), float("nan")
+
+
+def _within(path: str, names: set[str]) -> bool:
+    """Whether a path such as `z.list.element` is of a column; a column's own name may hold dots."""
+    parts = path.split(".")
+    return any(".".join(parts[:end]) in names for end in range(1, len(parts) + 1))
 
 
 def _sound(batch: Any) -> Any:

@@ -66,18 +66,21 @@ class NpyFile:
     not pile up.
     """
 
+    folder: str | None = None  # of arrays side by side
+
     def __init__(self, name: str) -> None:
         self.name = name
         self._path = Path(name)
         with _reading(name, "NPY"):
             array = self._load(self._path)
-        self.size = array.nbytes
+        self.size = self._path.stat().st_size
         count = len(array) if array.ndim else 0
         step = max(1, _PIECE * count // max(1, array.nbytes))
         self.pieces = [min(step, count - start) for start in range(0, count, step)]
         if array.dtype.names:
             self.names = list(array.dtype.names)
         else:
+            self.folder = str(self._path.parent)
             self.names = sorted(path.stem for path in self._path.parent.glob("*.npy"))
 
     @staticmethod

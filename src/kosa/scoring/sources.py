@@ -16,16 +16,9 @@ from kosa.scoring.ahead import ahead
 from kosa.scoring.batch import Batch, Documents
 from kosa.scoring.columns import Selection, Wanted, select
 from kosa.scoring.errors import InputError, InputTypeError, Place, listing
+from kosa.scoring.files import open_files
 from kosa.scoring.numpyfiles import ArrayTable, check_lengths
-from kosa.scoring.readers import (
-    Columns,
-    Reader,
-    expand,
-    open_file,
-    require_arrow,
-    rows_per_batch,
-    width,
-)
+from kosa.scoring.readers import Columns, Reader, require_arrow, rows_per_batch, width
 
 _ROLES = ("targets", "predictions", "weights", "ids")
 
@@ -49,7 +42,7 @@ def table_readers(source: Any) -> list[Reader] | None:
     if is_path(source):
         source = [source]
     if isinstance(source, list | tuple) and source and all(is_path(path) for path in source):
-        return [open_file(path) for path in expand(source)]
+        return open_files(source)
     if isinstance(source, Mapping):
         return [ArrayTable(source, "the mapping")]
     if type(source).__module__.startswith("pyarrow") and hasattr(source, "scanner"):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -11,13 +11,16 @@ from kosa.scoring.exact import Integers
 from kosa.scoring.result import WorstRow
 from kosa.scoring.rows import Rows
 
+_NAMES = (int, str, type(None))  # exactly these: True is an int too
+
 
 @dataclass(frozen=True)
 class Kept:
-    """A row among the worst, its classes by number."""
+    """A row among the worst, its classes by number; one that was `numbered` has its number for an id."""
 
     row: int
-    id: int | str | None
+    numbered: bool
+    given: int | str | None
     label: int
     loss: float
     predicted: int
@@ -28,6 +31,11 @@ class Kept:
         """Sorts the worst first; NaN is as bad as infinity, and of equals the first row comes first."""
         return (-math.inf if math.isnan(self.loss) else -self.loss, self.row)
 
+    @property
+    def id(self) -> int | str | None:
+        """What names the row."""
+        return self.row if self.numbered else self.given
+
     def named(self, names: Sequence[str]) -> WorstRow:
         """With the classes' names; a row of NaN predicts none."""
         predicted = None if self.predicted < 0 else names[self.predicted]
@@ -35,11 +43,10 @@ class Kept:
 
     def stored(self) -> list[Any]:
         """JSON values: floats as hexadecimal text, which is exact and knows infinity and NaN."""
-        numbered = self.id == self.row and type(self.id) is int
         return [
             self.row,
-            None if numbered else self.id,
-            numbered,
+            self.given,
+            self.numbered,
             self.label,
             self.loss.hex(),
             self.predicted,
@@ -53,10 +60,9 @@ class Kept:
             raise ValueError("a row that is none")
         if not (0 <= label < classes and -1 <= predicted < classes and row >= 0):
             raise ValueError("a row of no class")
-        if not isinstance(identity, int | str | None) or isinstance(identity, bool):
+        if type(identity) not in _NAMES or (numbered and identity is not None):
             raise ValueError("a row of no name")
-        identity = row if numbered else identity
-        return cls(row, identity, label, float.fromhex(loss), predicted, float.fromhex(probability))
+        return cls(row, numbered, identity, label, float.fromhex(loss), predicted, float.fromhex(probability))
 
 
 class Worst:
@@ -89,33 +95,23 @@ class Worst:
         self._set(self.rows + other.rows)
 
     def shift(self, offset: int) -> None:
-        """Number all rows `offset` later; an id that was the number is the new one."""
-        self.rows = [
-            Kept(
-                row.row + offset,
-                row.row + offset if row.id == row.row and type(row.id) is int else row.id,
-                row.label,
-                row.loss,
-                row.predicted,
-                row.probability,
-            )
-            for row in self.rows
-        ]
+        """Number all rows `offset` later."""
+        self.rows = [replace(row, row=row.row + offset) for row in self.rows]
 
     def _set(self, rows: list[Kept]) -> None:
         self.rows = sorted(rows, key=lambda row: row.rank)[: self._most]
 
 
 def _kept(rows: Rows, index: int) -> Kept:
-    row = rows.first + index
-    identity = row if rows.ids is None else rows.ids[index]
+    identity: Any = None if rows.ids is None else rows.ids[index]
     if hasattr(identity, "as_py"):
         identity = identity.as_py()
     elif isinstance(identity, np.generic):
         identity = identity.item()
     return Kept(
-        row=row,
-        id=identity if isinstance(identity, int | str | None) else str(identity),
+        row=rows.first + index,
+        numbered=rows.ids is None,
+        given=identity if type(identity) in _NAMES else str(identity),
         label=int(rows.label[index]),
         loss=float(rows.loss[index]),
         predicted=int(rows.predicted[index]),
