@@ -1,7 +1,9 @@
 """How a loss is cut into programs: a plain function of what is known before anything runs."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
+import torch
 import triton
 
 SPAN = 16384  # classes: a piece of a row that a program of its own may take
@@ -31,3 +33,9 @@ def plan(classes: int, item_bytes: int, together: bool) -> Plan:
         return Plan(max(1, LANES // 2 // block), block, SPAN, 0, 4)
     spans = triton.next_power_of_2(triton.cdiv(classes, SPAN))
     return Plan(1, LANES, SPAN, spans, 8)
+
+
+@lru_cache
+def processors(device: torch.device) -> int:
+    """How many multiprocessors the device has; 1 where kernels are interpreted."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
