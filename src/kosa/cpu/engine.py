@@ -22,7 +22,9 @@ _CHUNKS = 16  # a thread, so that one that is slowed down holds the others up by
 _SMALLEST = 1 << 18  # elements of a chunk: some hundred times what a call costs
 _SERIAL = 1 << 16  # elements below which a second thread costs more than it saves
 _PIECE = 1 << 20  # elements copied at a time of arrays that kernels cannot read in place
-_STREAM = 1 << 26  # bytes of a gradient that will not be found in a cache by whoever reads it
+_STREAM = (
+    1 << 26
+)  # bytes of a gradient that neither is in a cache nor will be found there by whoever reads it
 _LANES = 1 << 14  # elements of a K×B tile: 64 KiB of float32
 
 _NO_FLOATS = np.empty(0)
@@ -83,7 +85,8 @@ def _cross_entropy(job: Job, with_grad: bool, out: Array | None) -> Reduced:
     divisor = 1.0
     if options.reduction == "mean":
         divisor = total if options.denominator is None else float(options.denominator)
-    if with_grad and out is None:
+    fresh = with_grad and out is None
+    if fresh:
         out = np.empty_like(predictions, subok=False)
     losses = np.zeros(rows)
     if divisor == 0.0 or rows == 0:
@@ -93,7 +96,7 @@ def _cross_entropy(job: Job, with_grad: bool, out: Array | None) -> Reduced:
             empty = np.nan if options.empty == "nan" else 0.0
             return Reduced(as_loss(empty, predictions), out)
     else:
-        run(job, 1.0 / divisor, losses, out)
+        run(job, 1.0 / divisor, losses, out, fresh)
     if options.reduction == "none":
         return Reduced(as_loss(losses, predictions).reshape(shape)[()], out)
     return Reduced(as_loss(np.add.reduce(losses) / divisor, predictions), out)
@@ -116,11 +119,19 @@ class Plan(NamedTuple):
     out: Strided
 
 
-def run(job: Job, scale: float, losses: Array, out: Array | None) -> None:
-    """Fill `losses` (float64, one a row) and `out`, the gradient of scale·Σ losses."""
+def run(job: Job, scale: float, losses: Array, out: Array | None, fresh: bool = False) -> None:
+    """Fill `losses` (float64, one a row) and `out`, the gradient of scale·Σ losses.
+
+    `fresh`: nobody has touched the memory of `out` yet.
+    """
     plan = _placed(job, out)
     if plan is not None:
-        share_rows(plan.rows, plan.classes, lambda: losses_worker(job, plan, scale, losses, out is not None))
+        # The system zeroes a fresh page in the cache, where it is then written: past the caches is slower by a third.
+        stream = plan.out.flat.nbytes >= _STREAM and not fresh
+        share_rows(
+            plan.rows, plan.classes,
+            lambda: losses_worker(job, plan, scale, losses, out is not None, stream=stream),
+        )  # fmt: skip
         return
     for piece, rows, where in _pieces(job):
         part = None if out is None else np.empty(piece.predictions.shape, piece.predictions.dtype)
@@ -193,7 +204,13 @@ def _placed(job: Job, out: Array | None) -> Plan | None:
 
 
 def losses_worker(
-    job: Job, plan: Plan, scale: float, losses: Array, with_grad: bool, working: Any = None
+    job: Job,
+    plan: Plan,
+    scale: float,
+    losses: Array,
+    with_grad: bool,
+    working: Any = None,
+    stream: bool = False,
 ) -> Compute:
     """Return what fills `losses`, and the gradient, for rows first..last−1, with scratch of its own."""
     options, classes = job.options, plan.classes
@@ -246,7 +263,6 @@ def losses_worker(
     weights = (job.row_weight,) if across else (job.row_weight, job.lse_weight)
     numbers = (scale, float(options.z_loss), softcap, temperature, t_scale, t_shift)
     peaks = np.empty(-(-classes // TILE))
-    stream = out.nbytes >= _STREAM
 
     def compute_logits(first: int, last: int) -> None:
         kernel(

@@ -19,14 +19,14 @@ def run(
     out: Tensor | None = None,
     target: str = "targets",
 ) -> None:
-    """Fill `losses` (float64, one a row), and `out` with ∂(scale·Σ losses)/∂predictions.
+    """Fill `losses` (float64, one a row), and `out`, memory that nobody touched, with ∂(scale·Σ losses)/∂predictions.
 
     A class index out of range is an IndexError, in which the targets are called `target`.
     """
     job = arrays.job(predictions, targets, class_weight, row_weight, options, target)
     if predictions.numel():
         grad = None if out is None else arrays.array(out)
-        engine.run(job, float(scale), arrays.array(losses).reshape(-1), grad)
+        engine.run(job, float(scale), arrays.array(losses).reshape(-1), grad, fresh=True)
 
 
 def target_slopes(
