@@ -77,8 +77,8 @@ def row_statistics_rows(
     o = n // inner
     i = n - o * inner
     x_row = x + (o * x_outer + i * x_inside)
-    with_targets = (index is not None) or (t is not None)
-    spreads = SMOOTHED or (t is not None)  # targets on more classes than one
+    with_targets: tl.constexpr = (index is not None) or (t is not None)
+    spreads: tl.constexpr = SMOOTHED or (t is not None)  # targets on more classes than one
 
     m = tl.full([BLOCK_N, BLOCK_K], -_INF, tl.float64)
     r = tl.zeros([BLOCK_N, BLOCK_K], tl.float64)
