@@ -159,11 +159,24 @@ def test_statistics_are_differentiable_once_and_say_so():
         torch.func.jvp(loss, (X,), (X,))
 
 
+GRAPHS = {
+    "linear": (
+        lambda x, w, bias, **k: kosa.torch.linear_cross_entropy(x, w, Y, linear_bias=bias, **k),
+        X,
+        W,
+        BIAS,
+    ),
+    "dense": (lambda z, **k: kosa.torch.cross_entropy(z, Y, **k), Z),
+    "of distributions": (lambda z, t, **k: kosa.torch.cross_entropy(z, t, **k), Z, SOFT),
+}
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_a_graph_that_is_kept_gives_the_same_gradients_again(reduction):
-    inputs = leaves(X, W, BIAS)
-    x, w, bias = inputs
-    loss = kosa.torch.linear_cross_entropy(x, w, Y, linear_bias=bias, reduction=reduction).sum()
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_that_is_kept_gives_the_same_gradients_again(name, reduction):
+    function, *tensors = GRAPHS[name]
+    inputs = leaves(*tensors)
+    loss = function(*inputs, reduction=reduction).sum()
     first = torch.autograd.grad(loss, inputs, retain_graph=True)
     kept = [g.clone() for g in first]
     for g in first:
@@ -175,6 +188,16 @@ def test_a_graph_that_is_kept_gives_the_same_gradients_again(reduction):
         torch.testing.assert_close(a, c, **CLOSE)
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
         torch.autograd.grad(loss, inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_upstream_gradients_may_come_as_a_batch_before_any_other(dtype):
+    """In float16 the gradient waits for its upstream factor: there nothing is at hand."""
+    z, factors = Z.to(dtype).requires_grad_(), torch.tensor([1.0, -2.0, 0.5])
+    loss = kosa.torch.cross_entropy(z, Y)
+    (got,) = torch.autograd.grad(loss, z, factors.to(dtype), is_grads_batched=True, retain_graph=True)
+    (one,) = torch.autograd.grad(loss, z)
+    torch.testing.assert_close(got, factors.to(dtype).view(3, 1, 1) * one)
 
 
 def test_gradients_accumulate_over_uneven_batches_by_denominator():

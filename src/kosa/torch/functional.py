@@ -39,8 +39,9 @@ def cross_entropy(
     """`torch.nn.functional.cross_entropy`: E = −Σ_k t_k log softmax(input)_k, in nats.
 
     Differentiable with respect to input and to a floating target, to any order, in reverse and forward mode; under
-    torch.compile, torch.func, vmap, autocast. The value takes no memory but a number a row, the gradient is computed
-    straight into its own tensor, and neither writes to an argument.
+    torch.compile, torch.func, vmap, autocast. The value takes no memory but a number a row. Of a mean or sum the gradient is
+    made along with the value, where one is wanted, and kept for the first backward: within torch.no_grad() it is not. No
+    argument is written to.
 
     Args:
         input: logits, (C), (N, C) or (N, C, d1, …, dK); float16, bfloat16, float32 or float64.
