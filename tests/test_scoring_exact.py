@@ -197,3 +197,38 @@ def test_stored_sums_come_back(values: list[float], empty: int) -> None:
     assert back.integers() == sums.integers()
     assert np.array_equal(back.specials(), sums.specials(), equal_nan=True)
     assert repr(back.stored()) == repr(sums.stored())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(-(2**400), 2**400), st.integers(0, 6)), max_size=12))
+def test_sums_of_whole_tables_are_rounded_as_one_sum_is(parts: list[tuple[int, int]]) -> None:
+    # Ties, carries through all limbs, and sums whose last bits are far below: whole numbers of the grid, added apart.
+    sums = ExactSums(7)
+    whole = [0] * 7
+    for number, group in parts:
+        for shift in range(0, 401, 30):
+            piece = (abs(number) >> shift & ((1 << 30) - 1)) << shift
+            value = math.ldexp(math.copysign(piece >> shift, number), shift - 200)
+            sums.add(np.array([value]), np.array([group]))
+            whole[group] += piece if number >= 0 else -piece
+    expected = [float(Fraction(number, 1 << 200)) for number in whole]
+    assert sums.values().tolist() == expected
+
+
+@pytest.mark.parametrize("exponent", [-1074, -1060, -1023, -1022, -970, 0, 960, 1023])
+def test_rounding_at_the_ends_of_the_range(exponent: int) -> None:
+    # 1, 1 + half of the last place, that and a little more, and two thirds of it; of both signs.
+    units = np.array([0.0, 2.0**-53, 2.0**-53 + 2.0**-106, 2.0**-52, 3 * 2.0**-53])
+    groups = np.arange(10)
+    sums, whole = ExactSums(10), []
+    for group, (sign, unit) in enumerate((sign, unit) for sign in (1, -1) for unit in units):
+        total = Fraction(0)
+        for part in (1.0, unit - unit % 2.0**-53, unit % 2.0**-53):
+            value = math.ldexp(sign * part, exponent)
+            sums.add(np.array([value]), groups[group : group + 1])
+            total += Fraction(value)
+        try:
+            whole.append(float(total))
+        except OverflowError:
+            whole.append(math.copysign(math.inf, total))
+    assert sums.values().tolist() == whole

@@ -17,7 +17,7 @@ from scoring_states import CLASSES, EVERYTHING, dump, rows, state
 
 import kosa
 from kosa.cli import main
-from kosa.scoring import InputError, Rows, Setup, State, groups
+from kosa.scoring import InputError, Rows, Setup, State, groups, pairs
 
 ROWS = 60
 CUTS = st.lists(st.integers(1, ROWS - 1), max_size=6).map(lambda cuts: [0, *sorted(set(cuts)), ROWS])
@@ -221,7 +221,7 @@ def test_too_many_groups_fall_into_buckets(weighted: bool, monkeypatch: pytest.M
 
 
 def test_too_many_confused_pairs_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(groups, "MOST_PAIRS", 9)
+    monkeypatch.setattr(pairs, "MOST_PAIRS", 9)
     random = np.random.default_rng(2)
     probs, labels = random.dirichlet(np.ones(4), 200), random.integers(0, 4, 200)
     few = kosa.score(labels[:8], probs=probs[:8])

@@ -6,7 +6,6 @@ is added as an integer, so nothing is ever rounded before the end. Infinities an
 sum does not depend on the order either. Adding is compiled; merging, rounding and reading need NumPy alone.
 """
 
-import math
 from fractions import Fraction
 from typing import Any, Self
 
@@ -17,6 +16,7 @@ _BITS = 32
 _LOWEST = -68  # 2^(32·−68) lies below the smallest product of two float64, 2^−2148
 _HIGHEST = 70  # a product is below 2^2048, limb 64; the limbs above hold what sums carry
 _ADDITIONS = 1 << 28  # a limb takes a few pieces ≤ 2^32 an addition, so this many stay far inside int64
+_BLOCK = 1 << 15  # groups rounded at a time
 SCALE = 1 << (-_BITS * _LOWEST)  # `integers` count units of 1/SCALE
 
 Floats = NDArray[np.float64]
@@ -119,6 +119,13 @@ class ExactSums:
         found._carry()
         return found
 
+    def chosen(self, index: Integers) -> "ExactSums":
+        """Some of the groups."""
+        found = ExactSums(len(index))
+        found._low, found._limbs, found._special = self._low, self._limbs[index], self._special[index]
+        found._additions = self._additions
+        return found
+
     def copy(self) -> "ExactSums":
         """One that does not change with this one."""
         found = ExactSums(self.groups)
@@ -145,27 +152,19 @@ class ExactSums:
 
     def integers(self) -> list[int]:
         """The finite part of each group's sum, exactly, in units of 1/SCALE."""
-        shift = _BITS * (self._low - _LOWEST)
-        return [whole << shift for whole in self._own_integers()]
-
-    def _own_integers(self) -> list[int]:
-        """The finite part of each group's sum in units of 2^(32·low), where numbers are short."""
         self._carry()
-        sums = [0] * self.groups
-        # Most groups of a large table are empty.
-        filled = np.flatnonzero(self._limbs.any(axis=1))
-        for group, limbs in zip(filled.tolist(), self._limbs[filled].tolist(), strict=True):
-            whole = 0
-            for limb in reversed(limbs):
-                whole = (whole << _BITS) + limb
-            sums[group] = whole
-        return sums
+        shift = _BITS * (self._low - _LOWEST)
+        return [_whole(limbs) << shift for limbs in self._limbs.tolist()]
 
     def values(self) -> Floats:
         """Each group's sum, rounded once."""
-        sums = np.array(
-            [_scaled(whole, _BITS * self._low) if whole else 0.0 for whole in self._own_integers()]
-        )
+        self._carry()
+        sums = np.zeros(self.groups)
+        # Most groups of a large table are empty.
+        filled = np.flatnonzero(self._limbs.any(axis=1))
+        for start in range(0, len(filled), _BLOCK):
+            part = filled[start : start + _BLOCK]
+            sums[part] = _rounded(self._limbs[part], self._low)
         return np.where(self._special != 0.0, self._special, sums)
 
     def _integer(self, limbs: Integers) -> int:
@@ -255,12 +254,45 @@ def _groups(group: Integers | None) -> Integers:
     return _ALL if group is None else np.ascontiguousarray(group, dtype=np.int64)
 
 
-def _scaled(whole: int, exponent: int) -> float:
-    """The correctly rounded float64 of whole·2^exponent; infinite where it overflows."""
-    if -1020 < whole.bit_length() + exponent < 1020 and whole.bit_length() < 1020:
-        return math.ldexp(whole, exponent)
-    # Near the ends of the range the integer's rounding is not the last.
-    return _quotient(whole << max(exponent, 0), 1 << max(-exponent, 0))
+def _whole(limbs: list[int]) -> int:
+    """Limbs as one integer, in units of the first."""
+    whole = 0
+    for limb in reversed(limbs):
+        whole = (whole << _BITS) + limb
+    return whole
+
+
+def _rounded(limbs: Integers, low: int) -> Floats:
+    """The correctly rounded float64 of each row of carried limbs, none of them 0; infinite where it overflows."""
+    rows, width = np.arange(len(limbs)), limbs.shape[1]
+    # The highest limb has the sign of the whole, for all below are less than one of its units.
+    negative = limbs[rows, _highest(limbs)] < 0
+    digits = np.where(negative[:, None], -limbs, limbs)
+    for at in range(width - 1):
+        borrow = digits[:, at] < 0
+        digits[:, at] += borrow.astype(np.int64) << _BITS
+        digits[:, at + 1] -= borrow
+    top = _highest(digits)
+    padded = np.zeros((len(limbs), width + 2), dtype=np.uint64)
+    padded[:, 2:] = digits
+    first, second, third = (padded[rows, top + 2 - at] for at in range(3))
+    # The 64 highest bits, of which the last also says whether anything is below: they round as the whole does.
+    shift = (_BITS - np.frexp(first.astype(np.float64))[1]).astype(np.uint64)
+    bits = ((first << np.uint64(_BITS) | second) << shift) | (third >> (np.uint64(_BITS) - shift))
+    rest = ((third << shift & np.uint64((1 << _BITS) - 1)) != 0) | ((digits != 0).argmax(axis=1) < top - 2)
+    exponent = _BITS * (top + low - 1) - shift.astype(np.int64)
+    with np.errstate(over="ignore"):
+        found: Floats = np.ldexp((bits | rest).astype(np.float64), exponent)
+    # A subnormal number has fewer digits than it was rounded to.
+    for row in np.flatnonzero(exponent < -1022 - 63).tolist():
+        found[row] = _quotient(_whole(digits[row].tolist()), 1 << (-_BITS * low))
+    return np.where(negative, -found, found)
+
+
+def _highest(limbs: Integers) -> Integers:
+    """Of each row the last limb that is not 0."""
+    place: Integers = limbs.shape[1] - 1 - (limbs != 0)[:, ::-1].argmax(axis=1)
+    return place
 
 
 def _quotient(numerator: int, denominator: int) -> float:

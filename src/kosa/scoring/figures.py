@@ -160,24 +160,25 @@ def _groups(state: Sums) -> tuple[GroupScore, ...]:
     weight = sums.rows.weight.values()
     columns = (sums.rows.rows, weight, sums.loss.values() / weight, sums.correct.weight.values() / weight)
     return tuple(
-        GroupScore(*row) for row in zip(sums.keys, *(column.tolist() for column in columns), strict=True)
+        GroupScore(*row)
+        for row in zip(state.groups.names(), *(column.tolist() for column in columns), strict=True)
     )
 
 
 def _confusions(state: Sums, loss: Fraction) -> tuple[tuple[ConfusionScore, ...], int]:
     """The pairs of largest loss, and how many there are."""
-    sums = state.confusions.sums()
-    if sums is None:
+    table = state.confusions.sums()
+    if table is None:
         return (), -1
+    pairs, sums = table
     names = state.setup.classes
     losses, weight = sums.loss.values(), sums.rows.weight.values()
     whole = state.loss.total() if state.loss.special() else rounded(loss)
-    keys = list(sums.keys)
     # NaN counts as the largest; of equals the first pair comes first.
     order = np.argsort(-np.where(np.isnan(losses), np.inf, losses), kind="stable")[:_MOST_CONFUSIONS]
     found = []
     for at in order.tolist():
-        label, predicted = divmod(keys[at], len(names))
+        label, predicted = divmod(int(pairs[at]), len(names))
         part, mass = float(losses[at]), float(weight[at])
         share = part / whole if math.isfinite(part) and whole > 0.0 else math.nan
         found.append(
@@ -185,7 +186,7 @@ def _confusions(state: Sums, loss: Fraction) -> tuple[tuple[ConfusionScore, ...]
                 names[label], names[predicted], int(sums.rows.rows[at]), mass, part, share, part / mass
             )
         )
-    return tuple(found), len(sums)
+    return tuple(found), len(pairs)
 
 
 def _exp(value: float) -> float:

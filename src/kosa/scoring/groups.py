@@ -1,4 +1,4 @@
-"""Sums by group and by confused pair of classes: tables that grow with the data up to a bound."""
+"""Sums by group: a table that grows with the data up to a bound."""
 
 from typing import Any, Self
 from zlib import crc32
@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 from kosa.scoring.classes import Coded
 from kosa.scoring.errors import InputTypeError
 from kosa.scoring.exact import Floats, Integers
-from kosa.scoring.tables import KeyedSums
+from kosa.scoring.tables import KeyedSums, TableSums
 
 MOST_GROUPS = 1 << 16
-MOST_PAIRS = 1 << 18
-_MOST_PLACES = 1 << 22  # 16 MiB: up to 2,048 classes
 
 
 class Groups:
@@ -49,7 +47,7 @@ class Groups:
         here = [names[at] for at in kept.tolist()]
         places = np.zeros(len(names), dtype=np.int64)
         places[kept] = self._place(here, numbers.tolist())
-        self._sums.add(places[codes], loss, weight, correct)
+        self._sums.sums.add(places[codes], loss, weight, correct)
 
     def _place(self, names: list[str], numbers: list[int]) -> Integers:
         if not self.bucketed:
@@ -65,7 +63,7 @@ class Groups:
             return
         old, self._sums = self._sums, KeyedSums(self._weighted)
         self._sums.place(range(MOST_GROUPS))
-        self._sums.fold(old, _buckets(list(old.keys)))
+        self._sums.sums.fold(old.sums, _buckets(list(old.keys)))
         self._first, self.bucketed = {}, True
 
     def merge(self, other: Self) -> None:
@@ -75,7 +73,7 @@ class Groups:
             if other.bucketed:
                 self._sums.merge(other._sums)
             else:
-                self._sums.fold(other._sums, _buckets(list(other._sums.keys)))
+                self._sums.sums.fold(other._sums.sums, _buckets(list(other._sums.keys)))
             return
         for name, number in other._first.items():
             self._first[name] = min(number, self._first.get(name, number))
@@ -89,9 +87,9 @@ class Groups:
         """The groups in order of their first rows; none where only buckets are kept."""
         return sorted(self._first, key=lambda name: (self._first[name], name))
 
-    def sums(self) -> KeyedSums:
+    def sums(self) -> TableSums:
         """The groups' sums in the order of `names`, or the buckets'."""
-        return self._sums if self.bucketed else self._sums.ordered(self.names())
+        return self._sums.ordered(range(MOST_GROUPS) if self.bucketed else self.names())
 
     def stored(self) -> dict[str, Any]:
         names = self.names()
@@ -137,80 +135,7 @@ def _coded(group: "NDArray[Any] | Coded") -> tuple[list[str], Integers]:
     return [str(value) for value in values.tolist()], codes.astype(np.int64)
 
 
-class Confusions:
-    """Sums by pair (class of the target, another class that was predicted); beyond 262,144 pairs none."""
-
-    def __init__(self, classes: int, weighted: bool) -> None:
-        self._classes = classes
-        self._weighted = weighted
-        self._sums: KeyedSums | None = KeyedSums(weighted)
-        # Where it is of bearable size a table finds a pair's place; else a sort and a dictionary.
-        few = classes * classes <= _MOST_PLACES
-        self._places = np.full(classes * classes, -1, dtype=np.int32) if few else None
-
-    def add(self, label: Integers, predicted: Integers, loss: Floats, weight: Floats | None) -> None:
-        """Add rows that are not correct."""
-        if self._sums is None:
-            return
-        pair = label * self._classes + predicted
-        if self._places is None:
-            distinct, codes = np.unique(pair, return_inverse=True)
-            place = self._sums.place(distinct.tolist())[codes]
-        else:
-            place = self._places[pair]
-            if len(place) and place.min() < 0:
-                new = np.unique(pair[place < 0])
-                self._places[new] = self._sums.place(new.tolist())
-                place = self._places[pair]
-        self._sums.add(place.astype(np.int64), loss, weight, None)
-        self._forget_too_many()
-
-    def merge(self, other: Self) -> None:
-        if self._sums is None or other._sums is None:
-            self._sums = self._places = None
-            return
-        self._sums.merge(other._sums)
-        self._remember_places()
-        self._forget_too_many()
-
-    def _remember_places(self) -> None:
-        if self._places is not None and self._sums is not None:
-            self._places[list(self._sums.keys)] = list(self._sums.keys.values())
-
-    def _forget_too_many(self) -> None:
-        if self._sums is not None and len(self._sums) > MOST_PAIRS:
-            self._sums = self._places = None
-
-    def sums(self) -> KeyedSums | None:
-        """The pairs' sums, keys label·K + predicted in order; None of too many."""
-        return None if self._sums is None else self._sums.ordered(sorted(self._sums.keys))
-
-    def stored(self) -> dict[str, Any]:
-        sums = self.sums()
-        if sums is None:
-            return {"pairs": None, "sums": None}
-        return {"pairs": np.array(list(sums.keys), dtype=np.int64), "sums": sums.stored()}
-
-    @classmethod
-    def restored(cls, stored: dict[str, Any], classes: int, weighted: bool) -> "Confusions":
-        found = cls(classes, weighted)
-        pairs = stored["pairs"]
-        if pairs is None:
-            found._sums = None
-            return found
-        if (
-            pairs.dtype != np.int64
-            or pairs.ndim != 1
-            or (pairs < 0).any()
-            or (pairs >= classes * classes).any()
-        ):
-            raise ValueError("pairs of classes that there are not")
-        found._sums = KeyedSums.restored(pairs.tolist(), stored["sums"], weighted)
-        found._remember_places()
-        return found
-
-
-def squares(sums: KeyedSums) -> tuple[int, int, int, int]:
+def squares(sums: TableSums) -> tuple[int, int, int, int]:
     """Σ S², Σ S·W, Σ W² and the count of the groups of positive weight, S = Σ w·loss and W = Σw of each.
 
     Exact integers, in units of 1/SCALE².

@@ -139,7 +139,7 @@ class Paired:
         if self.setup.group is None or self.groups.bucketed:
             return ()
         sums = self.groups.sums()
-        return _pairs(list(sums.keys), sums.rows, sums.loss, sums.correct, weight)
+        return _pairs(self.groups.names(), sums.rows, sums.loss, sums.correct, weight)
 
 
 def _add(tally: Tally, chosen: Integers, group: Integers, weight: Floats | None) -> None:

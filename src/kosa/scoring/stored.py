@@ -4,7 +4,8 @@ from typing import Any
 
 from kosa.scoring.coverage import Source
 from kosa.scoring.exact import ExactSums
-from kosa.scoring.groups import Confusions, Groups
+from kosa.scoring.groups import Groups
+from kosa.scoring.pairs import Confusions
 from kosa.scoring.sums import PARTS, Sums
 from kosa.scoring.tables import Tally
 from kosa.scoring.worst import Kept, Worst

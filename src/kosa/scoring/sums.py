@@ -10,7 +10,8 @@ from kosa.scoring.calibration import CONFIDENCES, LOSSES, confidence_bins, loss_
 from kosa.scoring.coverage import Source, joined
 from kosa.scoring.errors import InputError
 from kosa.scoring.exact import ExactSums, Floats, Integers
-from kosa.scoring.groups import Confusions, Groups, check_group
+from kosa.scoring.groups import Groups, check_group
+from kosa.scoring.pairs import Confusions
 from kosa.scoring.rows import Rows
 from kosa.scoring.setup import Setup
 from kosa.scoring.tables import Tally

@@ -1,6 +1,6 @@
-"""Tables of exact sums: rows and weight by group number, and by key, of groups that are not known beforehand."""
+"""Tables of exact sums: rows and weight by group number, and by name, of groups that are not known beforehand."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -40,6 +40,13 @@ class Tally:
         if self._weight is not None:
             self._weight.resize(groups)
 
+    def chosen(self, index: Integers) -> "Tally":
+        """Some of the groups."""
+        found = Tally(0, False)
+        found.rows = self.rows[index]
+        found._weight = None if self._weight is None else self._weight.chosen(index)
+        return found
+
     def regrouped(self, group: Integers, groups: int) -> "Tally":
         """Groups of groups: the k-th of these is part of group[k]."""
         found = Tally(groups, self._weight is not None)
@@ -73,24 +80,19 @@ class Tally:
         return tally
 
 
-class KeyedSums:
-    """Rows, weight, correct rows and Σ w·loss by key; keys (names, or numbers) are met as they come."""
+class TableSums:
+    """Rows, weight, correct rows and Σ w·loss by place; there may be room for more places than are used."""
 
     def __init__(self, weighted: bool) -> None:
-        self.keys: dict[Any, int] = {}
         self.rows, self.correct = Tally(0, weighted), Tally(0, weighted)
         self.loss = ExactSums(0)
 
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def place(self, keys: Sequence[Any]) -> Integers:
-        """Where each key's sums are; new keys get a place."""
-        places = self.keys
-        found = np.array([places.setdefault(key, len(places)) for key in keys], dtype=np.int64)
-        if len(places) > self.loss.groups:
-            self._resize(max(2 * self.loss.groups, len(places), 64))
-        return found
+    def need(self, places: int) -> None:
+        """Make room for so many places, and for more where there was too little."""
+        room = self.loss.groups
+        if places > room:
+            for part in (self.rows, self.correct, self.loss):
+                part.resize(max(2 * room, places, 64))
 
     def add(self, place: Integers, loss: Floats, weight: Floats | None, correct: Integers | None) -> None:
         """Add rows' weighted losses at their places; `correct` are the indices of the rows that are."""
@@ -99,51 +101,65 @@ class KeyedSums:
         if correct is not None:
             self.correct.add(place[correct], None if weight is None else weight[correct])
 
-    def merge(self, other: Self) -> None:
-        self._add_table(other, self.place(list(other.keys)))
-
-    def fold(self, other: Self, place: Integers) -> None:
-        """Add each of another's keys at a place of its own choice."""
-        self._add_table(other, place)
-
-    def _add_table(self, other: "KeyedSums", place: Integers) -> None:
-        # Unused places at the end go with the first: they are empty.
-        padded = np.zeros(other.loss.groups, dtype=np.int64)
-        padded[: len(place)] = place
+    def fold(self, other: "TableSums", place: Integers) -> None:
+        """Add each of another's first sums at a place of its own choice."""
         groups = self.loss.groups
         if not groups:
             return
-        self.rows.merge(other.rows.regrouped(padded, groups))
-        self.correct.merge(other.correct.regrouped(padded, groups))
-        self.loss.merge(other.loss.regrouped(padded, groups))
+        used = np.arange(len(place))
+        for part in ("rows", "correct", "loss"):
+            getattr(self, part).merge(getattr(other, part).chosen(used).regrouped(place, groups))
 
-    def ordered(self, keys: Sequence[Any]) -> "KeyedSums":
-        """The same sums, their keys in this order and no room to spare."""
-        found = KeyedSums(self.rows._weight is not None)
-        found.place(keys)
-        found._resize(len(keys))
-        found.merge(self)
+    def chosen(self, place: Integers) -> "TableSums":
+        """The sums at some places."""
+        found = TableSums(False)
+        found.rows, found.correct = self.rows.chosen(place), self.correct.chosen(place)
+        found.loss = self.loss.chosen(place)
         return found
-
-    def _resize(self, groups: int) -> None:
-        if groups >= self.loss.groups:
-            for part in (self.rows, self.correct, self.loss):
-                part.resize(groups)
-            return
-        places = np.arange(self.loss.groups).clip(max=max(groups - 1, 0))
-        self.rows, self.correct = self.rows.regrouped(places, groups), self.correct.regrouped(places, groups)
-        self.loss = self.loss.regrouped(places, groups)
 
     def stored(self) -> dict[str, Any]:
         return {part: getattr(self, part).stored() for part in ("rows", "correct", "loss")}
 
     @classmethod
-    def restored(cls, keys: Sequence[Any], stored: dict[str, Any], weighted: bool) -> "KeyedSums":
+    def restored(cls, keys: int, stored: dict[str, Any], weighted: bool) -> "TableSums":
         found = cls(weighted)
-        found.keys = {key: place for place, key in enumerate(keys)}
         found.rows, found.correct = Tally.restored(stored["rows"]), Tally.restored(stored["correct"])
         found.loss = ExactSums.restored(stored["loss"])
         sizes = {len(found.rows.rows), len(found.correct.rows), found.loss.groups}
-        if len(found.keys) != len(keys) or sizes != {len(keys)}:
+        if sizes != {keys} or any(
+            (stored[part]["weight"] is None) == weighted for part in ("rows", "correct")
+        ):
             raise ValueError("a table that does not fit its keys")
+        return found
+
+
+class KeyedSums:
+    """Sums by name; names are met as they come."""
+
+    def __init__(self, weighted: bool) -> None:
+        self.keys: dict[Any, int] = {}
+        self.sums = TableSums(weighted)
+
+    def place(self, keys: Iterable[Any]) -> Integers:
+        """Where each key's sums are; new keys get a place."""
+        places = self.keys
+        found = np.array([places.setdefault(key, len(places)) for key in keys], dtype=np.int64)
+        self.sums.need(len(places))
+        return found
+
+    def merge(self, other: Self) -> None:
+        place = self.place(other.keys)
+        self.sums.fold(other.sums, place)
+
+    def ordered(self, keys: Iterable[Any]) -> TableSums:
+        """The sums of some keys, in this order."""
+        return self.sums.chosen(np.array([self.keys[key] for key in keys], dtype=np.int64))
+
+    @classmethod
+    def restored(cls, keys: Sequence[Any], stored: dict[str, Any], weighted: bool) -> "KeyedSums":
+        found = cls(weighted)
+        found.keys = {key: place for place, key in enumerate(keys)}
+        if len(found.keys) != len(keys):
+            raise ValueError("a table with the same key twice")
+        found.sums = TableSums.restored(len(keys), stored, weighted)
         return found
