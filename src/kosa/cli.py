@@ -269,10 +269,14 @@ def score(
 @click.option(
     "--per", multiple=True, metavar="UNIT=NUMBER", help="Loss and perplexity by UNIT: its total number."
 )
+@click.option(
+    "--allow-overlap", is_flag=True, help="Count rows twice that two STATEs have both counted, of one file."
+)
 @_shown
 def merge(
     states: tuple[str, ...],
     output: str | None,
+    allow_overlap: bool,
     json_path: str | None,
     per: tuple[str, ...],
     bins: str,
@@ -290,6 +294,7 @@ def merge(
         merging.run_merge(
             states,
             output=output,
+            overlapping=allow_overlap,
             json_path=json_path,
             totals=_units(per, columns=False),
             report=report,

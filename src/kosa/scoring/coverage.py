@@ -65,15 +65,17 @@ def fingerprint(path: str) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def joined(ours: tuple[Source, ...], theirs: tuple[Source, ...]) -> tuple[Source, ...]:
-    """The rows of both; InputError where both have seen some row of one file."""
+def joined(
+    ours: tuple[Source, ...], theirs: tuple[Source, ...], overlapping: bool = False
+) -> tuple[Source, ...]:
+    """The rows of both; InputError where both have seen some row of one file, unless they may."""
     here: dict[tuple[int, str, str], list[Source]] = {}
     for source in ours:
         here.setdefault(source.identity, []).append(source)
     for source in theirs:
         for other in here.get(source.identity, ()):
             start, stop = max(source.start, other.start), min(source.stop, other.stop)
-            if start < stop:
+            if start < stop and not overlapping:
                 raise InputError(
                     f"rows {start} to {stop - 1} (from 0) of {PurePath(source.name).name!r} are there twice: both "
                     "states have counted them"

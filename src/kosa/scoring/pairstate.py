@@ -32,6 +32,11 @@ class PairState:
         self.notes: dict[str, Any] = {}
 
     @property
+    def states(self) -> tuple[State, ...]:
+        """The states of A and of B."""
+        return self.ours, self.theirs
+
+    @property
     def rows(self) -> int:
         """Rows so far."""
         return self.ours.rows

@@ -23,6 +23,11 @@ class State(Sums):
     thread at a time may use a state.
     """
 
+    @property
+    def states(self) -> "tuple[State, ...]":
+        """This one; a comparison has two."""
+        return (self,)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state to a file, which at any moment is the old one or the new one, never a part.
 
