@@ -65,7 +65,7 @@ def run(rows, classes, workspace):
     y = torch.zeros(rows, dtype=torch.long)
     kosa.torch.linear_cross_entropy(x, w, y, workspace=workspace).backward()
 run(64, 128, workspace)                          # compiled, libraries loaded
-run(16, 16384, 1 << 20)
+run(64, 16384, 1 << 20)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 run(4096, 16384, workspace)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
