@@ -252,6 +252,50 @@ def test_frameworks_are_not_mixed(function, tensor):
         function(**given)
 
 
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        (
+            {"targets": torch.zeros(4, dtype=torch.long)},
+            ValueError,
+            r"`targets` of .* `hidden·weightᵀ` without",
+        ),
+        ({"targets": torch.zeros(3, dtype=torch.bool)}, TypeError, r"`targets` must be class indices"),
+        ({"targets": torch.tensor([0, 7, 0])}, IndexError, r"`targets` must be .* the value at 1 is 7"),
+        ({"weight": torch.zeros(4, 2).double()}, TypeError, r"`weight` must have the dtype of `hidden`"),
+        ({"bias": torch.zeros(4).double()}, TypeError, r"`bias` must have the dtype of `hidden`"),
+        ({"class_weight": torch.ones(3)}, ValueError, r"`class_weight` must have one weight a class"),
+        ({"sample_weight": torch.ones(4)}, ValueError, r"`sample_weight` must have one weight a row"),
+        (
+            {"hidden": torch.zeros(2), "targets": torch.tensor(0), "shift": 1},
+            ValueError,
+            r"`shift` .* `hidden` is one row",
+        ),
+    ],
+)
+def test_wrong_arguments_of_the_linear_form_have_the_names_of_this_function(change, error, text):
+    given = {
+        "targets": torch.zeros(3, dtype=torch.long),
+        "hidden": torch.zeros(3, 2),
+        "weight": torch.zeros(4, 2),
+    }
+    with pytest.raises(error, match=text):
+        kosa.linear_cross_entropy(**given | change)
+
+
+@pytest.mark.parametrize(
+    ("targets", "error", "text"),
+    [
+        (torch.tensor([0, 9, 1]), IndexError, r"`targets` must be .* the value at 1 is 9"),
+        (torch.zeros(4, dtype=torch.long), ValueError, r"`targets` of .* `logits` without its class axis"),
+    ],
+)
+def test_targets_are_called_as_this_function_calls_them(targets, error, text):
+    for call in (kosa.cross_entropy, kosa.cross_entropy_with_grad, kosa.row_statistics):
+        with pytest.raises(error, match=text):
+            call(targets, logits=torch.zeros(3, 4))
+
+
 def test_lists_and_numbers_go_with_tensors():
     z = drawn(2, 3)
     assert kosa.cross_entropy([0, 2], logits=z) == kosa.cross_entropy(torch.tensor([0, 2]), logits=z)

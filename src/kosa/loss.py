@@ -147,7 +147,7 @@ def linear_shapes(hidden: tuple[int, ...], weight: tuple[int, ...], bias: tuple[
         raise ValueError(f"`bias` must have one entry a class, shape {weight[:1]}, but has shape {bias}")
 
 
-def linear_options(workspace: int | None, shift: int, rows: tuple[int, ...]) -> None:
+def linear_options(workspace: int | None, shift: int, rows: tuple[int, ...], hidden: str = "hidden") -> None:
     """Check the options of the linear form."""
     for name, value in (("workspace", workspace), ("shift", shift)):
         if value is None and name == "workspace":
@@ -157,4 +157,4 @@ def linear_options(workspace: int | None, shift: int, rows: tuple[int, ...]) -> 
         if value.__index__() < 0:
             raise ValueError(f"`{name}` must not be negative, but is {value}")
     if shift and not rows:
-        raise ValueError("`shift` moves targets along a sequence, but `hidden` is one row")
+        raise ValueError(f"`shift` moves targets along a sequence, but `{hidden}` is one row")

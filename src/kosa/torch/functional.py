@@ -39,9 +39,9 @@ def cross_entropy(
     """`torch.nn.functional.cross_entropy`: E = −Σ_k t_k log softmax(input)_k, in nats.
 
     Differentiable with respect to input and to a floating target, to any order, in reverse and forward mode; under
-    torch.compile, torch.func, vmap, autocast. The value takes no memory but a number a row. Of a mean or sum the gradient is
-    made along with the value, where one is wanted, and kept for the first backward: within torch.no_grad() it is not. No
-    argument is written to.
+    torch.compile, torch.func, vmap, autocast. The value takes no memory but a number a row. Of a mean or sum the gradient
+    is made along with the value, where one is wanted, and kept for the first backward: within torch.no_grad() it is not.
+    No argument is written to.
 
     Args:
         input: logits, (C), (N, C) or (N, C, d1, …, dK); float16, bfloat16, float32 or float64.
@@ -231,26 +231,51 @@ def linear_row_statistics(
     return LinearStatistics(figures[0], figures[1], figures[2], figures[4])
 
 
+class Names(NamedTuple):
+    """What the caller calls the arguments of the linear form."""
+
+    hidden: str = "input"
+    weight: str = "linear_weight"
+    bias: str = "linear_bias"
+    target: str = "target"
+    class_weight: str = "weight"
+
+    @property
+    def logits(self) -> str:
+        return f"{self.hidden}·{self.weight}ᵀ"
+
+
+_PYTORCHS = Names()
+
+
 def prepared(
     x: Tensor, w: Tensor, target: Any, bias: Any, weight: Any, sample_weight: Any, workspace: int | None, shift: int,
-    name: str = "input·linear_weightᵀ",
+    names: Names = _PYTORCHS,
 ) -> linear.Tensors:  # fmt: skip
     """Return the tensors of the linear form, checked against each other; under autocast in its dtype."""
-    b = None if bias is None else arrays.tensor_like(bias, "linear_bias", x)
+    b = None if bias is None else arrays.tensor_like(bias, names.bias, x)
     rows = tuple(x.shape[:-1])
-    _loss.linear_options(workspace, shift, rows)
-    t = arrays.tensor_like(target, "target", x)
+    _loss.linear_options(workspace, shift, rows, names.hidden)
+    t = arrays.tensor_like(target, names.target, x)
     _loss.targets_are_indices(
-        tuple(t.shape), t.dtype, arrays.kind_of(t.dtype), (*rows, w.shape[0]), len(rows), name
+        tuple(t.shape),
+        t.dtype,
+        arrays.kind_of(t.dtype),
+        (*rows, w.shape[0]),
+        len(rows),
+        names.logits,
+        names.target,
     )
     x, w = (y.to(arrays.autocast(y) or y.dtype) for y in (x, w))
     b = None if b is None else b.to(arrays.autocast(b) or b.dtype)
-    for what, tensor in (("linear_weight", w), ("linear_bias", b)):
+    for what, tensor in ((names.weight, w), (names.bias, b)):
         if tensor is not None and tensor.dtype != x.dtype:
-            raise TypeError(f"`{what}` must have the dtype of `input`, {x.dtype}, but has {tensor.dtype}")
+            raise TypeError(
+                f"`{what}` must have the dtype of `{names.hidden}`, {x.dtype}, but has {tensor.dtype}"
+            )
     return (
         x, w, b, t,
-        arrays.weights_of(weight, "weight", (w.shape[0],), "class", x),
+        arrays.weights_of(weight, names.class_weight, (w.shape[0],), "class", x),
         arrays.weights_of(sample_weight, "sample_weight", rows, "row", x),
     )  # fmt: skip
 
@@ -290,7 +315,8 @@ def _many_heads(
         arrays.kind_of(t.dtype),
         (x.shape[0], classes, *places),
         1,
-        "input·linear_weightᵀ",
+        _PYTORCHS.logits,
+        "target",
     )
     if shift:
         raise ValueError(

@@ -14,8 +14,10 @@ from kosa.torch import arrays
 from kosa.torch import binary as _binary
 from kosa.torch import dense as _dense
 from kosa.torch import linear as _linear
-from kosa.torch.functional import linear_loss, prepared
+from kosa.torch.functional import Names, linear_loss, prepared
 from kosa.torch.reduction import dense_loss, reduced, total_weight
+
+_NAMES = Names("hidden", "weight", "bias", "targets", "class_weight")
 
 
 def _dtype_of_loss(predictions: Tensor) -> torch.dtype:
@@ -113,12 +115,12 @@ def linear(
     """`kosa.linear_cross_entropy`, differentiable; `kosa.linear_cross_entropy_with_grad`, which is not."""
     x, w, b = _of_linear(hidden, weight, bias)
     if not with_grad:
-        tensors = prepared(x, w, targets, b, *weights, workspace, shift, "hidden·weightᵀ")
+        tensors = prepared(x, w, targets, b, *weights, workspace, shift, _NAMES)
         return linear_loss(tensors, options, workspace, shift).to(_dtype_of_loss(x)), None, None, None
     h, w = x.detach().requires_grad_(), w.detach().requires_grad_()
     b = None if b is None else b.detach().requires_grad_()
     with torch.enable_grad():
-        tensors = prepared(h, w, targets, b, *weights, workspace, shift, "hidden·weightᵀ")
+        tensors = prepared(h, w, targets, b, *weights, workspace, shift, _NAMES)
         loss = linear_loss(tensors, options, workspace, shift)
         dh, dw, *db = torch.autograd.grad(loss.sum(), [h, w] if b is None else [h, w, b])
     return loss.detach().to(_dtype_of_loss(x)), dh, dw, db[0] if db else None
@@ -142,7 +144,7 @@ def linear_row_statistics(
 ) -> Any:  # fmt: skip
     """`kosa.linear_row_statistics`, of tensors: `loss` and `lse` are differentiable."""
     x, w, b = _of_linear(hidden, weight, bias)
-    tensors = prepared(x, w, targets, b, *weights, workspace, shift, "hidden·weightᵀ")
+    tensors = prepared(x, w, targets, b, *weights, workspace, shift, _NAMES)
     return _linear.statistics(tensors, options, workspace, shift)
 
 
