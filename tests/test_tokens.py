@@ -322,3 +322,64 @@ def test_the_command_line(documents, tmp_path, monkeypatch, capsys):
     status, _, err = command(monkeypatch, capsys, "score lm.parquet --token-log-probs text")
     assert status == 2
     assert "expected numbers" in err
+
+
+PADDED = ["cat", "eel", "-100", "dog", "-100.0"]
+
+
+@pytest.mark.parametrize("form", ["csv", "string", "large_string", "dictionary", "array"])
+def test_padding_is_known_in_text_too(form, tmp_path):
+    """As CSV has it, and beside names of classes."""
+    logits = np.random.default_rng(3).standard_normal((5, 3))
+    columns = {f"z_{name}": logits[:, k] for k, name in enumerate(("cat", "dog", "eel"))}
+    kept, options = [0, 1, 3], {"logits": "z*", "padding": -100}
+    expected = kosa.score([0, 2, 1], logits=logits[kept]).cross_entropy
+    if form == "csv":
+        pa.csv.write_csv(pa.table({"y": [0, 2, -100, 1, -100], **columns}), tmp_path / "a.csv")
+        found = kosa.score(tmp_path / "a.csv", "y", **options)
+    elif form == "array":
+        found = kosa.score({"y": np.array(PADDED), **columns}, "y", **options)
+    else:
+        labels = pa.array(PADDED).dictionary_encode() if form == "dictionary" else pa.array(PADDED, form)
+        found = kosa.score(pa.table({"y": labels, **columns}), "y", **options)
+    assert (found.cross_entropy, found.rows, found.weight) == (expected, 5, 3)
+
+
+def test_a_mask_covers_any_target():
+    logits = np.random.default_rng(3).standard_normal((4, 3))
+    columns = {f"z_{name}": logits[:, k] for k, name in enumerate(("cat", "dog", "eel"))}
+    kept, options = [0, 3], {"logits": "z*", "mask": "m"}
+    expected = kosa.score([0, 1], logits=logits[kept]).cross_entropy
+    for labels in (
+        pa.array(["cat", "?", None, "dog"]),
+        pa.array(["cat", "?", None, "dog"]).dictionary_encode(),
+        pa.array([0, -100, None, 1]),
+    ):
+        table = pa.table({"y": labels, "m": [1, 0, 0, 1], **columns})
+        assert kosa.score(table, "y", **options).cross_entropy == expected
+    soft = pa.array([[1.0, 0, 0], [math.nan] * 3, [5.0, 5, 5], [0.0, 1, 0]])
+    table = pa.table({"y": soft, "m": [1, 0, 0, 1], **columns})
+    assert kosa.score(table, "y", **options).cross_entropy == pytest.approx(expected, rel=1e-14)
+    with pytest.raises(
+        InputError, match="`padding` is a value of labels, and these targets are distributions"
+    ):
+        kosa.score(table, "y", logits="z*", padding=-100)
+    with pytest.raises(InputError, match=r"row 1 \(from 0\) of 'Table': `mask` is NaN; expected 0 or 1"):
+        scored(pa.table({"lp": [-1.0, -2.0], "m": [1.0, math.nan]}), mask="m")
+
+
+@pytest.mark.parametrize("label", [-100, 7, "?"])
+def test_rows_of_weight_0_may_have_any_target(label):
+    probs = np.array([[0.9, 0.1], [0.5, 0.5]])
+    one = kosa.score([0], probs=probs[:1])
+    first = "0" if isinstance(label, str) else 0
+    found = kosa.score([first, label], probs=probs, weight=[1, 0], classes=["0", "1"])
+    assert found.cross_entropy == one.cross_entropy
+    assert [row.rows for row in found.classes] == [1, 0]
+    units = kosa.score([0, 0], probs=probs, weight=[1, 0], per={"u": [3.0, math.nan]})
+    assert units.per[0].units == 3
+    if not isinstance(label, str):
+        binary = kosa.score([0.0, float(label)], probs=probs[:, 1], weight=[1, 0])
+        assert binary.cross_entropy == pytest.approx(one.cross_entropy, rel=1e-15)
+    with pytest.raises(InputError, match=r"row 1 \(from 0\)"):
+        kosa.score([first, label], probs=probs, weight=[1, 1], classes=["0", "1"])

@@ -17,7 +17,7 @@ from kosa.scoring.rows import Rows
 def evaluate_binary(
     kind: str, batch: Batch, classes: Classes, clip: float, force: bool, used: NDArray[np.bool_]
 ) -> Rows:
-    targets = binary_targets(batch.targets, classes, batch.place)
+    targets = binary_targets(batch.targets, classes, batch.place, used)
     values = batch.predictions.astype(np.float64)
     with np.errstate(all="ignore"):
         if kind == "logits":
@@ -69,24 +69,29 @@ def _times(weights: Floats, values: Floats) -> Floats:
     return np.where(weights == 0, 0.0, weights * values)
 
 
-def binary_targets(labels: "NDArray[Any] | Coded", classes: Classes, place: Place) -> Floats:
-    """Targets of a binary prediction: the probability of class 1 that each row's target gives."""
+def binary_targets(
+    labels: "NDArray[Any] | Coded", classes: Classes, place: Place, used: NDArray[np.bool_]
+) -> Floats:
+    """Targets of a binary prediction: the probability of class 1 that each row's target gives; 0 in rows not `used` where
+    it gives none.
+    """
     if isinstance(labels, Coded):
         if labels.untyped and not classes.given:
             found = np.array([_written(value) for value in labels.values])[labels.codes]
             values: Floats = found.astype(np.float64)
         else:
-            return classes.decode(labels, place).astype(np.float64)
+            return classes.decode(labels, place, used).astype(np.float64)
     elif labels.ndim == 2:
         raise InputError(
             f"{place.name}: soft targets of {labels.shape[1]} classes with one prediction column; expected "
             "one target column: labels, or probabilities of class 1"
         )
     elif labels.dtype.kind != "f":
-        return classes.decode(labels, place).astype(np.float64)
+        return classes.decode(labels, place, used).astype(np.float64)
     else:
         values = labels.astype(np.float64)
-    bad = ~((values >= 0) & (values <= 1))
+    none = ~((values >= 0) & (values <= 1))
+    bad = none & used
     if bad.any():
         row = int(np.argmax(bad))
         label = labels[row] if isinstance(labels, Coded) else float(values[row])
@@ -94,7 +99,7 @@ def binary_targets(labels: "NDArray[Any] | Coded", classes: Classes, place: Plac
             f"{place.row(row)}: target {label!r} of a binary prediction; expected 0, 1 or between"
             + ("; `classes` gives the names of class 0 and class 1" if isinstance(label, str) else "")
         )
-    return values
+    return np.where(none, 0.0, values) if none.any() else values
 
 
 def _written(value: str) -> float:

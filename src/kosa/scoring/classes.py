@@ -75,12 +75,24 @@ class Classes:
         """Whether the integer names are 0..K−1 in order, so that number and name agree."""
         return self.integers == {number: number for number in range(len(self.names))}
 
-    def decode(self, labels: "NDArray[Any] | Coded", place: Place) -> NDArray[np.int64]:
-        """Class numbers of labels; the first label that is no class is an error that names row and value."""
+    def decode(
+        self, labels: "NDArray[Any] | Coded", place: Place, used: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.int64]:
+        """Class numbers of labels; the first label that is no class is an error that names row and value.
+
+        Rows that are not `used` may have any label; one that is no class becomes class 0 there.
+        """
+        numbers = self._numbers(labels, place, used)
+        return numbers if used is None or used.all() else np.where(used | (numbers >= 0), numbers, 0)
+
+    def _numbers(
+        self, labels: "NDArray[Any] | Coded", place: Place, used: NDArray[np.bool_] | None
+    ) -> NDArray[np.int64]:
+        """Class numbers of labels, −1 where a row that is not used has none."""
         if isinstance(labels, Coded):
             found = [self._number(value, labels.untyped, place) for value in labels.values]
             numbers: NDArray[np.int64] = np.array(found, dtype=np.int64)[labels.codes]
-            self._refuse(numbers < 0, lambda row: labels[row], place)
+            self._refuse(numbers < 0, lambda row: labels[row], place, used)
             return numbers
         if labels.dtype.kind == "b" and len(self.names) == 2:
             return labels.astype(np.int64)
@@ -94,10 +106,11 @@ class Classes:
                 self._ambiguous(place)
             values, codes = np.unique(labels, return_inverse=True)
             numbers = np.array([self.integers.get(int(value), -1) for value in values], dtype=np.int64)[codes]
-            self._refuse(numbers < 0, lambda row: int(labels[row]), place)
+            self._refuse(numbers < 0, lambda row: int(labels[row]), place, used)
             return numbers
-        self._refuse((labels < 0) | (labels >= len(self.names)), lambda row: int(labels[row]), place)
-        return labels.astype(np.int64)
+        none = (labels < 0) | (labels >= len(self.names))
+        self._refuse(none, lambda row: int(labels[row]), place, used)
+        return np.where(none, -1, labels.astype(np.int64)) if none.any() else labels.astype(np.int64)
 
     def _number(self, value: str, untyped: bool, place: Place) -> int:
         """The class number of one written label; −1 where it is none."""
@@ -121,7 +134,11 @@ class Classes:
             f"its position; give `classes` {names} for the number or {numbers} for the position"
         )
 
-    def _refuse(self, bad: NDArray[np.bool_], value: Any, place: Place) -> None:
+    def _refuse(
+        self, bad: NDArray[np.bool_], value: Any, place: Place, used: NDArray[np.bool_] | None
+    ) -> None:
+        if used is not None:
+            bad = bad & used
         if not bad.any():
             return
         row = int(np.argmax(bad))

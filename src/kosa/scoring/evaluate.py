@@ -58,14 +58,14 @@ def evaluate(
         rows = replace(rows, rank=ranks(batch.predictions, rows.label, rows.predicted))
     if temperature:
         rows = replace(rows, tempered=tempered(kind, batch.predictions, rows.label, rows.mass))
-    return replace(rows, weight=weight, ids=batch.ids, group=batch.group, units=_units(batch))
+    return replace(rows, weight=weight, ids=batch.ids, group=batch.group, units=_units(batch, used))
 
 
-def _units(batch: Batch) -> dict[str, Floats]:
+def _units(batch: Batch, used: NDArray[np.bool_]) -> dict[str, Floats]:
     found = {}
     for unit, counts in batch.units.items():
         count = np.asarray(counts, dtype=np.float64)
-        bad = ~((count >= 0) & (count <= _MOST_WEIGHT))
+        bad = ~((count >= 0) & (count <= _MOST_WEIGHT)) & used
         if bad.any():
             row = int(np.argmax(bad))
             raise InputError(f"{batch.place.row(row)}: {count[row]} {unit}; expected 0 to {_MOST_WEIGHT:g}")
@@ -89,7 +89,7 @@ def _multiclass(
 ) -> Rows:
     predictions, place = batch.predictions, batch.place
     soft = not isinstance(batch.targets, Coded) and batch.targets.ndim == 2
-    targets = _distributions(batch, force, used) if soft else classes.decode(batch.targets, place)
+    targets = _distributions(batch, force, used) if soft else classes.decode(batch.targets, place, used)
     with np.errstate(all="ignore"):
         found = _statistics(kind, predictions, targets)
         if not force:

@@ -79,17 +79,51 @@ def holds(column: Any, padding: float | str | None) -> NDArray[np.bool_]:
     """Where a column has something else than padding."""
     if padding == "":
         return np.ones(len(column), dtype=bool)
+    if is_list(column):
+        raise InputError(
+            "`padding` is a value of labels, and these targets are distributions; say by `mask` which places hold a token"
+        )
     if isinstance(column, np.ndarray):
+        if column.dtype.kind not in "biuf":
+            values, codes = np.unique(column, return_inverse=True)
+            return np.array([not _says(str(value), padding) for value in values], dtype=bool)[codes]
         if padding is None:
             return np.ones(len(column), dtype=bool)
         return ~np.isnan(column) if padding != padding else column != padding
     if padding is None:
         found: NDArray[np.bool_] = column.is_valid().to_numpy(zero_copy_only=False)
         return found
+    column = decoded(column)
+    if _is_text(column.type):
+        coded = column.dictionary_encode()
+        # Of a null there is no code, and it is not this padding: it stays what it is.
+        held = np.array([not _says(str(value), padding) for value in coded.dictionary.to_pylist()] + [True])
+        there = coded.indices.fill_null(len(held) - 1).to_numpy(zero_copy_only=False)
+        return np.asarray(held[there])
     values = column.to_numpy(zero_copy_only=False)
     # Nulls of integers become NaN here, and stay what they are: an error, for they are not this padding.
     held = ~np.isnan(values.astype(np.float64)) if padding != padding else values != padding
     return np.asarray(held | column.is_null().to_numpy(zero_copy_only=False))
+
+
+def _says(text: str, padding: float | str | None) -> bool:
+    """Whether a label, as a file of text has it, is the padding."""
+    try:
+        number = float(text)
+    except ValueError:
+        return False
+    return number == padding or (number != number and padding != padding)
+
+
+def decoded(column: Any) -> Any:
+    """An Arrow column with its values in place, if they stand apart in a dictionary."""
+    return column.dictionary_decode() if hasattr(column, "dictionary_decode") else column
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def filled(column: Any, name: str, place: Place, keep: NDArray[np.bool_] | None) -> NDArray[Any]:
@@ -100,9 +134,12 @@ def filled(column: Any, name: str, place: Place, keep: NDArray[np.bool_] | None)
 
 
 def filled_targets(column: Any, keep: NDArray[np.bool_]) -> Any:
-    """Targets with a class that there is at the places that do not count."""
+    """Targets without nulls at the places that do not count, whose labels nobody reads; distributions as they are."""
     if isinstance(column, np.ndarray):
-        return np.where(keep, column, column.dtype.type(0))
+        return np.where(keep, column, column.dtype.type(0)) if column.dtype.kind in "biuf" else column
+    column = decoded(column)
+    if is_list(column):
+        return column
     import pyarrow.compute as pc
 
     return pc.if_else(_arrow_array(keep), column, _zero(column.type))
@@ -111,7 +148,7 @@ def filled_targets(column: Any, keep: NDArray[np.bool_]) -> Any:
 def _zero(kind: Any) -> Any:
     import pyarrow as pa
 
-    return pa.scalar("0" if pa.types.is_string(kind) or pa.types.is_large_string(kind) else 0).cast(kind)
+    return pa.scalar("0" if _is_text(kind) else 0).cast(kind)
 
 
 def numbers_of(column: Any, name: str, place: Place) -> NDArray[Any]:

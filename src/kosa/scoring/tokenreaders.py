@@ -140,7 +140,12 @@ class TokenReader:
         name = selection.predictions[0] if selection.kind == KIND else selection.target[0]
         keep = holds(columns[name], self.tokens.padding)
         if self.tokens.mask is not None:
-            keep &= numbers_of(columns[self.tokens.mask], self.tokens.mask, place) != 0
+            mask = numbers_of(columns[self.tokens.mask], self.tokens.mask, place)
+            if np.isnan(mask).any():
+                raise InputError(
+                    f"{place.row(int(np.argmax(np.isnan(mask))))}: `mask` is NaN; expected 0 or 1"
+                )
+            keep &= mask != 0
         return keep
 
 
