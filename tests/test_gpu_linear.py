@@ -1,0 +1,552 @@
+"""The linear form on the Triton engine: numbers of all its ways, and what they cost in products, memory and waiting."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch_oracle import FLOOR, close, draw_targets, formula, keywords
+
+from kosa import definition
+from kosa.gpu import evaluation, linear
+from kosa.loss import Options
+
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_thread")]
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+NAN, INF = float("nan"), float("inf")
+SCALARS = ("ignore_index", "label_smoothing", "softcap", "temperature", "z_loss")
+
+
+def drawn(*shape, dtype=torch.float32, seed=0, device="cpu"):
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return x.to(dtype).to(device)
+
+
+def indices(*shape, classes, seed=1, device="cpu"):
+    return torch.randint(0, classes, shape, generator=torch.Generator().manual_seed(seed)).to(device)
+
+
+def options_of(given):
+    return Options("logits", -1, **{name: given[name] for name in SCALARS if name in given})
+
+
+def expected(dtype, upstream, x, w, bias, target, **given):
+    """Losses and the four gradients of their sum weighted by `upstream`, in this dtype."""
+    tensors = [
+        t if t is None or not t.is_floating_point() else t.cpu().to(dtype) for t in (x, w, bias, target)
+    ]
+    leaves = [t.requires_grad_() for t in tensors if t is not None and t.is_floating_point()]
+    x, w, bias, target = (t if t is None else t.cpu() for t in tensors)
+    losses = formula(F.linear(x, w, bias), target, **given, reduction="none")
+    return losses.detach(), *torch.autograd.grad(losses, leaves, upstream.to(losses.dtype))
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_every_option_with_every_other_is_the_formula_in_any_workspace(device, data):
+    """Against the same dtype by the formula, whose every step rounds; float64 for tight bounds.
+
+    37 rows and 70 classes cross a tile of the interpreter's product (16×32) twice, 33 features its step of 16.
+    """
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
+    rows = data.draw(st.sampled_from([(), (1,), (37,), (3, 13), (2, 3, 5)]))
+    classes, features = data.draw(st.sampled_from([(1, 2), (5, 3), (70, 16), (33, 33)]))
+    dtype = data.draw(st.sampled_from(DTYPES))
+    soft = data.draw(st.booleans())
+    given = keywords(data.draw, rows, classes, generator, soft)
+    for name in ("reduction", "denominator", "empty"):
+        given.pop(name, None)
+    if rows:
+        given["shift"] = data.draw(st.sampled_from([0, 0, 1, 2, rows[-1], rows[-1] + 3]))
+    workspace = data.draw(st.sampled_from([2000, 10_000, None]))
+    x, w, bias = (
+        torch.randn(shape, generator=generator).to(dtype)
+        for shape in ((*rows, features), (classes, features), (classes,))
+    )
+    bias = bias if data.draw(st.booleans()) else None
+    target = draw_targets(soft, rows, classes, generator)
+    target = target.to(dtype) if soft else target
+    upstream = torch.linspace(0.5, 2.0, max(1, len(x.reshape(-1, features))), dtype=torch.float64).reshape(
+        rows
+    )
+    tensors = [t if t is None else t.to(device) for t in (x, w, bias, target)]
+    weights = [
+        w if w is None else w.to(device) for w in (given.get("class_weight"), given.get("sample_weight"))
+    ]
+    rest = {"workspace": workspace, "shift": given.get("shift", 0)}
+    needs = (True, True, bias is not None, soft)
+
+    alone = linear.losses(*tensors, *weights, options_of(given), **rest)
+    _, *grads = linear.gradients(
+        upstream.to(device), None, *tensors, *weights, options_of(given), needs, **rest
+    )
+    got = [alone, *(grad for grad in grads if grad is not None)]
+    reference, exact = (expected(to, upstream, x, w, bias, target, **given) for to in (dtype, torch.float64))
+    for i, (a, b, e) in enumerate(zip(got, reference, exact, strict=True)):
+        assert a.dtype == (torch.float64 if i == 0 else dtype)
+        close(a.cpu(), b, e, 4 * FLOOR[dtype], f"gradient {i}" if i else "loss")
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_statistics_are_those_of_the_written_logits(device, data):
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
+    rows, features = data.draw(st.sampled_from([(3, 13), (37,)])), 20
+    classes = data.draw(st.sampled_from([1, 5, 70]))
+    dtype = data.draw(st.sampled_from(DTYPES))
+    soft = data.draw(st.booleans())
+    given = keywords(data.draw, rows, classes, generator, soft)
+    for name in ("reduction", "denominator", "empty"):
+        given.pop(name, None)
+    x, w = (
+        torch.randn(shape, generator=generator).to(dtype)
+        for shape in ((*rows, features), (classes, features))
+    )
+    target = draw_targets(soft, rows, classes, generator)
+    weights = [
+        w if w is None else w.to(device) for w in (given.get("class_weight"), given.get("sample_weight"))
+    ]
+    workspace = data.draw(st.sampled_from([2000, 10_000, None]))
+    got = linear.statistics_of(
+        x.to(device), w.to(device), None, target.to(device), *weights, options_of(given), workspace
+    )
+
+    def figures(z):
+        arrays = {k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in given.items()}
+        return definition.statistics(target.numpy(), logits=z.numpy(), **arrays)
+
+    reference, exact = figures(F.linear(x, w).double()), figures(F.linear(x.double(), w.double()))
+    for name, a, b, e in zip(exact._fields, got, reference, exact, strict=True):
+        a, b, e = a.cpu(), *(torch.from_numpy(np.asarray(figure)) for figure in (b, e))
+        if name == "argmax":
+            z = F.linear(x.double(), w.double())
+            lead = z.max(-1).values - z.gather(-1, a.unsqueeze(-1)).squeeze(-1)
+            assert lead.max() <= 4 * FLOOR[dtype] * z.abs().max()
+        else:
+            close(a, b, e, 4 * FLOOR[dtype], "loss" if name == "loss" else name)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("workspace", [0, None])
+def test_statistics_of_rows_that_shift_leaves_without_a_target(device, workspace, soft):
+    x, w = drawn(2, 9, 5, device=device), drawn(40, 5, seed=1, device=device)
+    target = (
+        drawn(2, 9, 40, seed=2).softmax(-1).to(device) if soft else indices(2, 9, classes=40, device=device)
+    )
+    got = linear.statistics_of(x, w, None, target, None, None, Options(), workspace, 2)
+    z = F.linear(x, w).cpu().double()
+    own, ahead = (
+        definition.statistics(target[:, part].cpu().numpy(), logits=z[:, to].numpy())
+        for part, to in ((slice(None), slice(None)), (slice(2, None), slice(None, -2)))
+    )
+    for name, figure, a, b in zip(own._fields, got, own, ahead, strict=True):
+        figure = figure.cpu().numpy()
+        if name in ("loss", "brier", "target_entropy"):
+            np.testing.assert_allclose(figure[:, :-2], b, rtol=1e-5, atol=1e-6)
+            assert not figure[:, -2:].any()
+        else:
+            np.testing.assert_allclose(figure, a, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
+def test_unwritten_logits_keep_their_accumulators_digits(device, dtype):
+    """Products of 16-bit numbers of few digits are exact in float32: so are the losses, never rounded to 16 bits."""
+    x, w = (
+        drawn(*shape, seed=i).mul(8).round().div(8).to(dtype) for i, shape in enumerate([(17, 20), (70, 20)])
+    )
+    y = indices(17, classes=70)
+    got = linear.losses(x.to(device), w.to(device), None, y.to(device), None, None, Options(), 0)
+    exact = F.cross_entropy(F.linear(x.double(), w.double()), y, reduction="none")
+    np.testing.assert_allclose(got.cpu(), exact, rtol=4 * 2**-23)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_confident_rows_keep_relative_accuracy_to_1e_30(device, temperature):
+    gaps = torch.tensor([1.0, 5.0, 20.0, 60.0, 69.0]) * temperature
+    x, w = torch.stack([gaps, torch.zeros(5)], 1), torch.zeros(100, 2)
+    w[77, 0] = 1.0
+    y = torch.full((5,), 77)
+    options = Options(temperature=temperature)
+    got = linear.losses(x.to(device), w.to(device), None, y.to(device), None, None, options, 0)
+    exact = torch.log1p(99 * torch.exp(-gaps.double() / temperature))
+    np.testing.assert_allclose(got.cpu(), exact, rtol=1e-5)
+    assert got[-1] < 1e-27
+
+
+@pytest.mark.parametrize("workspace", [0, None])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_masked_classes_infinite_and_missing_numbers(device, workspace, dtype):
+    """A bias of −inf masks a class: a whole tile of classes here, in the first of two splits or the last."""
+    for masked in (slice(0, 33), slice(40, 70), slice(0, 70)):
+        x, w, bias = drawn(6, 4, dtype=dtype), drawn(70, 4, dtype=dtype, seed=1), torch.zeros(70, dtype=dtype)
+        bias[masked] = -INF
+        x[4] = NAN
+        y = torch.tensor([0, 35, 69, 36, 1, -100])
+        tensors = [t.to(device) for t in (x, w, bias, y)]
+        losses = linear.losses(*tensors, None, None, Options(), workspace).cpu()
+        z = F.linear(x.double(), w.double(), bias.double())
+        exact = F.cross_entropy(z, y, reduction="none")
+        exact[5] = 0.0
+        torch.testing.assert_close(losses, exact, rtol=2**-5, atol=1e-6, equal_nan=True)
+        figures = linear.statistics_of(*tensors, None, None, Options(), workspace)
+        want = definition.statistics(y.numpy(), logits=z.numpy())
+        for name, a, b in zip(want._fields, figures, want, strict=True):
+            if name == "argmax" and dtype == torch.bfloat16:
+                continue
+            np.testing.assert_allclose(a.cpu(), b, rtol=2**-5, atol=1e-5, equal_nan=True, err_msg=name)
+
+
+@pytest.mark.parametrize("workspace", [0, None])
+def test_the_argmax_is_the_first_of_equals_also_across_splits_and_where_it_is_infinite(device, workspace):
+    x = torch.ones(3, 1)
+    x[2] = NAN
+    w = torch.zeros(200, 1)
+    w[[45, 46, 150]] = 3.0
+    args = (None, torch.zeros(3, dtype=torch.long), None, None, Options(), workspace)
+    args = [a.to(device) if isinstance(a, torch.Tensor) else a for a in args]
+    assert linear.statistics_of(x.to(device), w.to(device), *args)[2].tolist() == [45, 45, -1]
+    w[[99, 180]] = INF
+    assert linear.statistics_of(x.to(device), w.to(device), *args)[2].tolist() == [99, 99, -1]
+
+
+@pytest.mark.parametrize("workspace", [0, None])
+def test_a_class_out_of_range_is_nan_in_that_row_alone_and_reads_nothing(device, workspace):
+    x, w = drawn(6, 4, device=device), drawn(40, 4, seed=1, device=device)
+    y = torch.tensor([0, 40, 3, -1, 2**40, -(2**40)], device=device)
+    weight = torch.linspace(0.0, 2.0, 40, device=device)
+    for class_weight, options in (
+        (None, Options()),
+        (weight, Options()),
+        (weight, Options(label_smoothing=0.1)),
+    ):
+        losses = linear.losses(x, w, None, y, class_weight, None, options, workspace)
+        assert losses.isnan().tolist() == [False, True, False, True, True, True]
+        figures = linear.statistics_of(x, w, None, y, class_weight, None, options, workspace)
+        assert figures[5].isnan().tolist() == [False, True, False, True, True, True]
+        assert figures[1].isfinite().all()
+    unsigned = torch.tensor([0, 1, 2, 3, 4, 2**64 - 100], dtype=torch.uint64, device=device)
+    assert linear.losses(x, w, None, unsigned, None, None, Options(), workspace).isnan().tolist() == [
+        False
+    ] * 5 + [True]
+
+
+@pytest.mark.parametrize("way", ["ignored", "row weight", "class weight", "distribution"])
+@pytest.mark.parametrize("workspace", [0, None])
+def test_rows_that_do_not_count_reach_no_gradient_whatever_they_hold(device, workspace, way):
+    x, w, bias = drawn(6, 3), drawn(5, 3, seed=1), drawn(5, seed=2)
+    x[[1, 3]] = NAN
+    y, class_weight, row_weight = torch.tensor([0, 4, 2, 4, 1, 3]), None, None
+    target = drawn(6, 5, seed=3).softmax(1) if way == "distribution" else y
+    if way == "ignored":
+        y[[1, 3]] = -100
+    elif way == "class weight":
+        class_weight = torch.tensor([1.0, 2.0, 1.0, 1.0, 0.0])
+    else:
+        row_weight = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 1.0])
+    tensors = [t if t is None else t.to(device) for t in (x, w, bias, target, class_weight, row_weight)]
+    needs = (True, True, True, way == "distribution")
+    one = torch.ones((), dtype=torch.float64, device=device)
+    losses, *grads = linear.gradients(one, None, *tensors, Options(), needs, workspace)
+    assert not losses[[1, 3]].any()
+    assert not grads[0][[1, 3]].any()
+    for tensor in (losses, *(g for g in grads if g is not None)):
+        assert tensor.isfinite().all()
+        assert tensor.any()
+    w[2] = INF  # a weight spoils the rows that count, and no other
+    tensors[1] = w.to(device)
+    assert not linear.gradients(one, None, *tensors, Options(), needs, workspace)[1][[1, 3]].any()
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_one_upstream_number_scales_gradients_and_lse_has_its_own(device, soft):
+    x, w, bias = (
+        drawn(9, 4, dtype=torch.float64),
+        drawn(7, 4, dtype=torch.float64, seed=1),
+        drawn(7, dtype=torch.float64),
+    )
+    target = drawn(9, 7, seed=3, dtype=torch.float64).softmax(1) if soft else indices(9, classes=7)
+    if not soft:
+        target[2] = -100  # has no loss, yet its lse has a gradient
+    of_lse = torch.linspace(-1.0, 1.0, 9, dtype=torch.float64)
+    leaves = [t.clone().requires_grad_() for t in (x, w, bias)]
+    z = F.linear(*leaves)
+    total = 0.25 * formula(z, target, reduction="sum") + (of_lse * torch.logsumexp(z, 1)).sum()
+    want = torch.autograd.grad(total, leaves)
+    tensors = [t.to(device) for t in (x, w, bias, target)]
+    scale = torch.tensor(0.25, dtype=torch.float64, device=device)
+    losses, *grads = linear.gradients(
+        scale, of_lse.to(device), *tensors, None, None, Options(), (True, True, True, False), 300
+    )
+    torch.testing.assert_close(losses.cpu(), formula(F.linear(x, w, bias), target, reduction="none"))
+    for grad, exact in zip(grads[:3], want, strict=True):
+        torch.testing.assert_close(grad.cpu(), exact)
+    assert grads[3] is None
+
+
+class Watching(TorchDispatchMode):
+    """Counts matrix products, and fails where the host would wait for the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.products = 0
+        self.shapes = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        assert name not in ("_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "masked_select")
+        if name == "index":
+            assert not any(i is not None and i.dtype == torch.bool for i in args[1]), (
+                "a mask is nonzero() in disguise"
+            )
+        self.products += name in ("mm", "addmm", "addmm_", "matmul", "bmm")
+        out = function(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.shapes.append((name, tuple(out.shape)))
+        return out
+
+
+class Unlaunched:
+    def __getitem__(self, grid):
+        return lambda *args, **kwargs: None
+
+
+@pytest.fixture
+def unlaunched(monkeypatch):
+    """Kernels left out: the interpreter itself reads what a GPU would not let it."""
+    for module, name in ((linear.dense, "run"), (linear.dense, "target_slopes"), (linear.statistics, "run")):
+        monkeypatch.setattr(module, name, lambda *args, **kwargs: None)
+    for name in ("project", "finish"):
+        monkeypatch.setattr(evaluation, name, Unlaunched())
+
+
+@pytest.mark.usefixtures("unlaunched")
+@pytest.mark.parametrize("dtype", DTYPES[1:3], ids=str)
+@pytest.mark.parametrize("soft", [False, True])
+def test_nothing_waits_for_the_device_and_no_product_is_made_in_vain(device, soft, dtype):
+    rows, classes = 300, 50
+    x, w = drawn(2, rows // 2, 8, dtype=dtype, device=device), drawn(classes, 8, dtype=dtype, device=device)
+    bias = drawn(classes, dtype=dtype, device=device)
+    target = drawn(2, rows // 2, classes).softmax(-1) if soft else indices(2, rows // 2, classes=classes)
+    class_weight, row_weight = torch.rand(classes, device=device), torch.rand(2, rows // 2, device=device)
+    args = (
+        x,
+        w,
+        bias,
+        target.to(dtype if soft else torch.int32).to(device),
+        class_weight,
+        row_weight,
+        Options(),
+    )
+    upstream = torch.ones((), dtype=torch.float64, device=device)
+    linear.adds_wide(w.device, dtype)
+    for shift, workspace in ((0, None), (1, None), (2, 64 * (classes + 8) * w.itemsize)):
+        chunks = 1 if workspace is None else -(-(rows - 2) // 64)
+        for needs in (
+            (True, True, True, soft),
+            (True, False, False, False),
+            (False, True, False, False),
+            (False, False, True, False),
+        ):
+            with Watching() as watching:
+                linear.gradients(upstream, None, *args, needs, workspace, shift)
+            if linear.adds_wide(w.device, dtype) or dtype == torch.float32 or chunks == 1:
+                assert watching.products == chunks * (1 + needs[0] + needs[1])
+        with Watching() as watching:
+            linear.losses(*args, workspace, shift)
+            linear.statistics_of(*args, workspace, shift)
+        if workspace is None:
+            assert watching.products == 2 + (
+                soft and shift > 0
+            )  # rows without a distribution go by themselves
+        elif not soft:
+            assert watching.products == 0
+
+
+def peak(device, call):
+    """The bytes that were allocated at once beyond those before."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        result = call()
+        return result, torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        result = call()
+    sizes = [e.nbytes() for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    assert any(size > 0 for size in sizes)
+    return result, max(np.cumsum(sizes))
+
+
+@pytest.mark.usefixtures("unlaunched")
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES[1:3], ids=str)
+def test_memory_stays_within_the_workspace_beyond_results_and_the_accumulator(
+    device, dtype, wide, monkeypatch
+):
+    """2048×4096 logits are 32 MiB of float32; the gradient of the weight is 1 MiB, and no part of it is made beside."""
+    rows, classes, features, workspace = 2048, 4096, 64, 1 << 20
+
+    def added(total, a, b, beta):
+        for i in range(0, len(total), 64):
+            total[i : i + 64].addmm_(a[i : i + 64].float(), b.float(), beta=beta)
+
+    if device == "cpu":
+        monkeypatch.setattr(linear, "adds_wide", lambda device, dtype: wide)
+        monkeypatch.setattr(linear, "add_wide", added)
+    x, w = (
+        drawn(rows, features, dtype=dtype, device=device),
+        drawn(classes, features, dtype=dtype, device=device),
+    )
+    y = indices(rows, classes=classes, device=device)
+    upstream = torch.ones((), dtype=torch.float64, device=device)
+    needs = (True, True, False, False)
+    results, most = peak(
+        device,
+        lambda: linear.gradients(upstream, None, x, w, None, y, None, None, Options(), needs, workspace),
+    )
+    kept = sum(t.nbytes for t in results if t is not None)
+    accumulator = 0 if dtype == torch.float32 else 4 * w.numel()
+    vectors = 64 * rows + 400 * features  # targets, masks, losses; the stand-in's own
+    slack = 0 if device == "cpu" else 32 << 20  # libraries' own workspaces
+    assert most <= workspace + kept + accumulator + vectors + slack
+    _, most = peak(device, lambda: linear.losses(x, w, None, y, None, None, Options(), 64 << 10))
+    assert most <= (64 << 10) + vectors
+
+
+@pytest.mark.parametrize("dtype", DTYPES[2:], ids=str)
+def test_gradients_of_16_bits_are_summed_in_float32_over_chunks(device, dtype, monkeypatch):
+    """A gradient of equal parts by 37 chunks: their sum in 16 bits would be off by more than its own rounding."""
+    if device == "cpu":
+
+        def added(total, a, b, beta):
+            total.copy_(torch.addmm(total, a.float(), b.float(), beta=beta))
+
+        monkeypatch.setattr(linear, "adds_wide", lambda device, dtype: True)
+        monkeypatch.setattr(linear, "add_wide", added)
+    x, w = torch.full((37, 3), 0.7, dtype=dtype), drawn(5, 3, dtype=dtype)
+    y = torch.zeros(37, dtype=torch.long)
+    one = torch.ones((), dtype=torch.float64, device=device)
+    args = (
+        x.to(device),
+        w.to(device),
+        w[:, 0].to(device),
+        y.to(device),
+        None,
+        None,
+        Options(),
+        (False, True, True, False),
+    )
+    _, _, dw, db, _ = linear.gradients(one, None, *args, 0)
+    _, _, each_w, each_b, _ = linear.gradients(
+        one, None, *(a[:1] if i in (0, 3) else a for i, a in enumerate(args))
+    )
+    assert torch.equal(db, (37 * each_b.double()).to(dtype))
+    rounding = {torch.bfloat16: 2**-8, torch.float16: 2**-11}[dtype]
+    np.testing.assert_allclose(dw.double().cpu(), 37 * each_w.double().cpu(), rtol=2.01 * rounding)
+
+
+@pytest.mark.parametrize("workspace", [0, None])
+def test_layouts_give_the_same_numbers(device, workspace):
+    x, w, bias = (
+        drawn(6, 4, device=device),
+        drawn(40, 4, seed=1, device=device),
+        drawn(40, seed=2, device=device),
+    )
+    y = indices(6, classes=40, device=device)
+    wide = torch.full((6, 8), 7.0, device=device)
+    wide[:, ::2] = x
+    negated = [torch._neg_view(-t) for t in (x, w, bias)]
+    laid = [
+        (x.t().contiguous().t(), w.t().contiguous().t(), bias, y), (wide[:, ::2], w, bias, y.repeat_interleave(2)[::2]),
+        (*negated, y.to(torch.uint8)), (x, w.repeat(2, 1)[:40], bias.repeat_interleave(2)[::2], y),
+    ]  # fmt: skip
+    one, needs = torch.ones((), dtype=torch.float64, device=device), (True, True, True, False)
+
+    def results(x, w, bias, y):
+        args = (x, w, bias, y, None, None, Options())
+        alone, (losses, *grads) = (
+            linear.losses(*args, workspace),
+            linear.gradients(one, None, *args, needs, workspace),
+        )
+        return [alone, losses, *grads[:3]]
+
+    want = results(x, w, bias, y)
+    for tensors in laid:
+        for a, b in zip(results(*tensors), want, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    row = x[:1].expand(6, 4)
+    torch.testing.assert_close(results(row, w, bias, y), results(row.contiguous(), w, bias, y))
+
+
+@pytest.mark.parametrize(("rows", "features"), [(0, 3), (4, 0), (0, 0)])
+@pytest.mark.parametrize("workspace", [0, None])
+def test_no_rows_and_no_features(device, workspace, rows, features):
+    x, w = torch.ones(rows, features, device=device), torch.ones(5, features, device=device)
+    y = torch.zeros(rows, dtype=torch.long, device=device)
+    one = torch.ones((), dtype=torch.float64, device=device)
+    args = (x, w, None, y, None, None, Options())
+    losses, dh, dw, *_ = linear.gradients(one, None, *args, (True, True, False, False), workspace)
+    for tensor in (losses, linear.losses(*args, workspace)):
+        torch.testing.assert_close(tensor.cpu(), torch.full((rows,), float(np.log(5.0)), dtype=torch.float64))
+    assert torch.equal(dh, torch.zeros_like(x))
+    assert torch.equal(dw, torch.zeros_like(w))
+    assert len(linear.statistics_of(*args, workspace)[0]) == rows
+
+
+def test_chunks_are_few_equal_and_of_whole_tiles():
+    gib = 1 << 30
+    assert linear.chunk_rows(8192, 2 * 128256, gib) == 4096
+    assert linear.chunk_rows(8192, 2 * 256000, gib) == 2048
+    assert linear.chunk_rows(100, 2 * 1000, gib) == 100
+    assert linear.chunk_rows(0, 2 * 1000, gib) == 0
+    for rows in (1, 17, 300, 8192, 10_000):
+        for budget in (0, 1000, 50_000, 1 << 20, 1 << 26):
+            size = linear.chunk_rows(rows, 1000, budget)
+            assert 1 <= size <= rows
+            assert size * 1000 <= max(budget, 1000)
+            assert size == rows or size % 16 == 0 or size < 16
+
+
+def test_the_grid_takes_every_tile_once_and_fills_the_card_evenly():
+    """The order of programs is that of `project`, written here once more."""
+    h100 = evaluation.Card("cuda", 132, 50 << 20)
+    tile = evaluation.tiles("cuda", 2, "ieee")
+    for rows, classes, features in (
+        (8192, 128256, 4096),
+        (300, 128256, 4096),
+        (100_000, 5000, 512),
+        (129, 257, 8),
+    ):
+        plan = evaluation.grid(rows, classes, 2 * features, 12, tile, h100, evaluation.MEMORY)
+        assert plan.splits * rows * 12 <= evaluation.MEMORY
+        pieces = -(-classes // tile.classes)
+        taken = np.zeros((plan.blocks, pieces), int)
+        for program in range(plan.blocks * plan.splits):
+            first = program // (plan.group * plan.splits) * plan.group
+            size = min(plan.blocks - first, plan.group)
+            within = program % (plan.group * plan.splits)
+            split = within // size
+            taken[
+                first + within % size, split * pieces // plan.splits : (split + 1) * pieces // plan.splits
+            ] += 1
+        assert (taken == 1).all()
+        if rows * classes > 1 << 28:
+            waves = -(-plan.blocks * plan.splits // 132) * -(-pieces // plan.splits)
+            assert waves <= 1.08 * plan.blocks * pieces / 132
+
+
+def test_tf32_is_taken_only_where_pytorch_is_told_so():
+    settings_of = torch.backends.cuda.matmul
+    before = settings_of.fp32_precision
+    try:
+        settings_of.fp32_precision = "ieee"
+        assert evaluation.precision(torch.float32) == "ieee"
+        settings_of.fp32_precision = "tf32"
+        assert evaluation.precision(torch.float32) == "tf32"
+        assert evaluation.precision(torch.bfloat16) == "ieee"
+    finally:
+        settings_of.fp32_precision = before
