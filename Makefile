@@ -74,7 +74,7 @@ test-gpu: $(VENV)/has-test
 
 bench-gpu: $(VENV)/has-bench
 	@mkdir -p bench/results
-	@$(BIN)/kosa bench --gpu --results bench/results
+	@$(BIN)/kosa bench --gpu bench/results $(if $(ROUNDS),--rounds $(ROUNDS))
 
 test-browser: chromium $(VENV)/has-test
 	$(BIN)/pytest -m browser

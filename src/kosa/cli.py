@@ -33,6 +33,9 @@ def cli() -> None:
 @click.option(
     "--markdown", "markdown_path", metavar="PATH", help="Write the tables as Markdown; `-`: to stdout."
 )
+@click.option(
+    "--gpu", "folder", metavar="FOLDER", help="The GPU engine instead; gpu-<card>.json and .md go to FOLDER."
+)
 def bench(
     cases: tuple[str, ...],
     list_cases: bool,
@@ -40,6 +43,7 @@ def bench(
     rounds: int | None,
     json_path: str | None,
     markdown_path: str | None,
+    folder: str | None,
 ) -> None:
     """Time Kosa beside the bare read or copy of the same array, NumPy, SciPy, scikit-learn, torch and jax."""
     try:
@@ -50,10 +54,27 @@ def bench(
     if list_cases:
         click.echo("\n".join(NAMES))
         return
+    if folder is not None:
+        _bench_gpu(folder, quick, rounds, [cases, json_path, markdown_path])
+        return
     try:
         terminal.bench(cases, quick=quick, rounds=rounds, json_path=json_path, markdown_path=markdown_path)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+
+
+def _bench_gpu(folder: str, quick: bool, rounds: int | None, others: list[Any]) -> None:
+    from kosa.benchmark import gpu_report
+
+    if any(others):
+        raise click.UsageError(
+            "--gpu runs all its cases and names its files itself: leave --case, --json, --markdown out"
+        )
+    try:
+        gpu_report.bench(folder, quick=quick, rounds=rounds)
+    except ValueError as error:
+        click.echo(f"kosa: {error}", err=True)
+        sys.exit(2)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})

@@ -68,13 +68,14 @@ class Result:
         }
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What stands in the table for a contestant that failed."""
     text = str(error).strip().splitlines()
     return f"failed: {type(error).__name__}" + (f": {text[0][:80]}" if text else "")
 
 
-def _check(answer: Answer, tolerance: float, reference: Answer, rows: Sequence[int]) -> float:
-    """Relative error of the loss; raises Missing where the loss, or the gradient of `rows`, is wrong."""
+def check_answer(answer: Answer, tolerance: float, reference: Answer, rows: Sequence[int]) -> float:
+    """Return the relative error of the loss; raises Missing where the loss, or the gradient of `rows`, is wrong."""
     loss, grad = answer
     expected, expected_grad = reference
     error = abs(loss - expected) / max(abs(expected), 1e-300)
@@ -98,7 +99,7 @@ def _warm(entry: Entry, problem: Any, result: Result) -> tuple[Contestant, float
             contestant = entry.prepare(problem)
             value = contestant.call()
         if contestant.answer is not None:
-            result.error = _check(contestant.answer(value), contestant.tolerance, *problem.checks())
+            result.error = check_answer(contestant.answer(value), contestant.tolerance, *problem.checks())
         del value
         start = time.perf_counter()
         contestant.call()
@@ -109,7 +110,7 @@ def _warm(entry: Entry, problem: Any, result: Result) -> tuple[Contestant, float
     except Exception as error:
         if entry.name.startswith("kosa"):
             raise
-        result.missing = _first_line(error)
+        result.missing = first_line(error)
     return None
 
 

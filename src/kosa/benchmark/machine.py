@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,14 +76,19 @@ def free_memory() -> int | None:
     return free
 
 
-def describe() -> dict[str, Any]:
-    """CPU, cores, memory, library versions and the day."""
+def versions_of(libraries: Iterable[str]) -> dict[str, str | None]:
+    """Their versions; None for those that are not installed."""
     versions: dict[str, str | None] = {}
-    for name in _LIBRARIES:
+    for name in libraries:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
+    return versions
+
+
+def describe() -> dict[str, Any]:
+    """CPU, cores, memory, library versions and the day."""
     total = _meminfo("MemTotal")
     return {
         "cpu": _cpu_model(),
@@ -92,6 +98,6 @@ def describe() -> dict[str, Any]:
         "system": platform.system(),
         "architecture": platform.machine(),
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": versions_of(_LIBRARIES),
         "date": datetime.now(UTC).date().isoformat(),
     }

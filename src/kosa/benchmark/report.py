@@ -61,11 +61,13 @@ def _digits(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _ratio(value: float | None) -> str:
+def ratio(value: float | None) -> str:
+    """How many times: `1.25×`."""
     return "" if value is None else f"{value:.2f}×" if value < 10 else f"{value:.0f}×"
 
 
-def _spread(pair: list[float]) -> str:
+def spread(pair: list[float]) -> str:
+    """From … to …."""
     return f"{seconds(pair[0])} – {seconds(pair[1])}"
 
 
@@ -92,8 +94,8 @@ def case_table(case: dict[str, Any]) -> Table:
         if "missing" in r:
             rows.append((r["name"], r["missing"], "", "", ""))
         else:
-            ratios = _ratio(r.get("times_limit")), _ratio(r.get("times_kosa"))
-            rows.append((r["name"], seconds(r["median_s"]), _spread(r["quartiles_s"]), *ratios))
+            ratios = ratio(r.get("times_limit")), ratio(r.get("times_kosa"))
+            rows.append((r["name"], seconds(r["median_s"]), spread(r["quartiles_s"]), *ratios))
     if "skipped" in case:
         rows.append((case["skipped"], "", "", "", ""))
     columns = ("", "median", "quartiles", "÷ limit", f"÷ {case['main']}")
@@ -125,7 +127,7 @@ def overview(found: Run) -> Table:
 def goals_table(found: Run) -> Table:
     rows = []
     for goal in found["goals"]:
-        shown = {"x": _ratio, "s": seconds, "bytes": size}[goal["unit"]]
+        shown = {"x": ratio, "s": seconds, "bytes": size}[goal["unit"]]
         value = "not measured" if goal["measured"] is None else shown(goal["measured"])
         bound = (
             f"≤ {shown(goal['at_most'])}"
@@ -171,7 +173,7 @@ def start_up_table(start_up: dict[str, Any]) -> Table:
         "cold compile": "first call ever: one function is compiled",
     }
     rows = [
-        (words[name], seconds(r["median_s"]), _spread(r["range_s"]), str(r["rounds"]))
+        (words[name], seconds(r["median_s"]), spread(r["range_s"]), str(r["rounds"]))
         for name, r in start_up["results"].items()
     ]
     return Table(start_up["title"], ("", "median", "range", "processes"), rows)
