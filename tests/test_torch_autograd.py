@@ -312,7 +312,7 @@ def test_modules_pass_the_further_keywords_on():
 
 
 LOGITS = ("logits", 1, -100, 0.1, 2.0, 0.7, 0.1, "targets")
-LINEAR = (-100, 0.1, 2.0, 0.7, 0.1, 1000, 0)
+LINEAR = (-100, 0.1, 2.0, 0.7, 0.1, 1000, 0, "targets")
 ROWS, CLASSES, UPSTREAM = torch.rand(3).double(), torch.rand(4).double(), drawn(3, seed=6)
 OPERATORS = {
     "row_losses": (dense.row_losses_op, (Z, Y, CLASSES, ROWS, *LOGITS)),

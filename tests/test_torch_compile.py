@@ -127,7 +127,7 @@ def test_new_sizes_recompile_once_and_then_no_more():
 
 def test_errors_are_those_of_eager_mode():
     compiled = torch.compile(kosa.torch.linear_cross_entropy, backend=FAST)
-    with pytest.raises(IndexError, match="the value at 1 is 9"):
+    with pytest.raises(IndexError, match=r"`target` must .* the value at 1 is 9"):
         compiled(X, W, torch.tensor([0, 9, 0, 0, 0, 0]))
 
 
@@ -188,7 +188,7 @@ def test_operators_trace_with_sizes_left_open(operator):
         args = (Z, Y, None, None, "logits", 1, -100, 0.1, None, 1.0, 0.0, "targets")
         result = torch.library.opcheck(dense.row_losses_op, args, test_utils="test_aot_dispatch_dynamic")
     else:
-        options = (-100, 0.1, None, 1.0, 0.0, None, 0, True, True, False, False)
+        options = (-100, 0.1, None, 1.0, 0.0, None, 0, "targets", True, True, False, False)
         args = (torch.ones(6).double(), None, X, W, None, Y, None, None, *options)
         result = torch.library.opcheck(
             linear.linear_gradients_op, args, test_utils="test_aot_dispatch_dynamic"

@@ -375,9 +375,9 @@ def test_a_meta_tensor_gives_a_meta_tensor():
     [
         ({"target": torch.tensor([0, 9, 1])}, IndexError, r"`target` must .* in \[0, 3\] .* but the value at 1 is 9"),
         ({"target": torch.tensor([0, -1, 1])}, IndexError, r"`target` must .* but the value at 1 is -1"),
-        ({"target": torch.zeros(4, dtype=torch.long)}, ValueError, r"`target` of .* `input` without .*, \(3,\), but have \(4,\)"),
+        ({"target": torch.zeros(4, dtype=torch.long)}, ValueError, r"`target` of .* `input` .*, \(3,\), but have \(4,\)"),
         ({"target": torch.zeros(4, 3)}, ValueError, r"`target` are distributions, .* \(3, 4\), but have \(4, 3\)"),
-        ({"target": torch.ones(3, 4, dtype=torch.long)}, TypeError, r"one-hot .* `target` of .* `target.argmax\(1\)`"),
+        ({"target": torch.ones(3, 4, dtype=torch.long)}, TypeError, r"one-hot .* `target` of .*`target.argmax\(1\)`"),
         ({"target": torch.ones(3, dtype=torch.bool)}, TypeError, r"`target` must be .* but are torch.bool"),
         ({"target": np.zeros(3, int)}, TypeError, r"`target` must be a torch.Tensor .*, but is a numpy.ndarray"),
         ({"target": torch.zeros(3, dtype=torch.long, device="meta")}, ValueError, r"`target` is on meta, .* are on cpu"),

@@ -375,7 +375,7 @@ def test_minus_the_loss_of_statistics_is_the_log_probability_of_the_token_chosen
 @pytest.mark.parametrize(
     ("change", "error", "text"),
     [
-        ({"target": torch.tensor([0, 9, 1])}, IndexError, r"in \[0, 3\] .* but the value at 1 is 9"),
+        ({"target": torch.tensor([0, 9, 1])}, IndexError, r"`target` .* \[0, 3\] .* value at 1 is 9"),
         ({"target": torch.tensor([0, -1, 1]), "weight": torch.ones(4)}, IndexError, r"but the value at 1 is -1"),
         ({"target": torch.zeros(4, dtype=torch.long)}, ValueError, r"without its class axis, \(3,\), but have \(4,\)"),
         ({"target": torch.ones(3, 4, dtype=torch.long)}, TypeError, r"one-hot targets must be floating"),

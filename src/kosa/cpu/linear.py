@@ -59,17 +59,18 @@ class LinearJob(NamedTuple):
 
 def job(
     targets: Array, indexed: bool, shape: tuple[int, ...], classes: int, class_weight: Array, row_weight: Array,
-    options: Options, shift: int = 0, lse_weight: Array = _NO_FLOATS,
+    options: Options, shift: int = 0, lse_weight: Array = _NO_FLOATS, name: str = "targets",
 ) -> LinearJob:  # fmt: skip
     """Find the rows that count and their weight.
 
     A row that does not count takes part in no product: what it holds, NaN say, reaches no gradient.
 
-    targets: (M,) int64 or (M, K).  shape: of the rows.  row_weight, lse_weight: (M,) float64 or empty.
+    targets: (M,) int64 or (M, K).  shape: of the rows.  row_weight, lse_weight: (M,) float64 or empty.  name: that of the
+    targets in an IndexError.
     """
     targetless = None
     if indexed:
-        total = indices.check(targets, options.ignore_index, classes, class_weight, row_weight, shape)
+        total = indices.check(targets, options.ignore_index, classes, class_weight, row_weight, shape, name)
     if shift:
         length = shape[-1]
         if indexed:

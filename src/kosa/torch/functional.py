@@ -227,7 +227,7 @@ def linear_row_statistics(
         z_loss,
     )
     tensors = prepared(x, w, target, bias, weight, sample_weight, workspace, shift)
-    figures = linear.statistics(tensors, options, workspace, shift)
+    figures = linear.statistics(tensors, options, workspace, shift, "target")
     return LinearStatistics(figures[0], figures[1], figures[2], figures[4])
 
 
@@ -280,16 +280,18 @@ def prepared(
     )  # fmt: skip
 
 
-def linear_loss(tensors: linear.Tensors, options: Options, workspace: int | None, shift: int) -> Tensor:
-    """Return the loss of prepared tensors, float64."""
+def linear_loss(
+    tensors: linear.Tensors, options: Options, workspace: int | None, shift: int, target: str = "target"
+) -> Tensor:
+    """Return the loss of prepared tensors, float64; `target` is the caller's name of the targets."""
     x, *_, t, class_weight, row_weight = tensors
     if options.reduction == "none":
-        return linear.losses(tensors, options, workspace, shift)
+        return linear.losses(tensors, options, workspace, shift, target)
     total: Any = 1.0
     if options.reduction == "mean":
         total = _total(t, class_weight, row_weight, x.shape[:-1], options, shift)
     scale, nothing = scale_of(total, options, x.device)
-    loss = linear.scaled_sum(tensors, options, workspace, shift, scale)
+    loss = linear.scaled_sum(tensors, options, workspace, shift, target, scale)
     return loss if nothing is None else mean(loss, nothing, options)
 
 

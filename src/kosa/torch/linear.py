@@ -19,17 +19,17 @@ from kosa.torch import arrays, dense, plain
 from kosa.torch.products import TorchProducts
 from kosa.torch.written import WrittenRows, outer
 
-Flat = tuple[int, float, float | None, float, float, int | None, int]
+Flat = tuple[int, float, float | None, float, float, int | None, int, str]
 # hidden, weight, bias, targets, class_weight, row_weight
 Tensors = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None, Tensor | None]
 
 
-def flat(options: Options, workspace: int | None, shift: int) -> Flat:
-    """The options as an operator takes them."""
+def flat(options: Options, workspace: int | None, shift: int, target: str) -> Flat:
+    """The options as an operator takes them, and the caller's name of the targets."""
     return (
         int(options.ignore_index), float(options.label_smoothing),
         None if options.softcap is None else float(options.softcap), float(options.temperature), float(options.z_loss),
-        workspace, shift,
+        workspace, shift, target,
     )  # fmt: skip
 
 
@@ -37,15 +37,17 @@ def _job(
     hidden: Tensor, weight: Tensor, targets: Tensor, class_weight: Tensor | None, row_weight: Tensor | None,
     lse_weight: Tensor | None, flat_options: Any,
 ) -> cpu.LinearJob:  # fmt: skip
-    ignore, smoothing, softcap, temperature, z_loss, _, shift = flat_options
+    ignore, smoothing, softcap, temperature, z_loss, _, shift, target = flat_options
     t = arrays.array(targets)
     indexed = not targets.dtype.is_floating_point
     classes = weight.shape[0]
-    t = arguments.index_vector(t, ignore, classes) if indexed else np.reshape(t, (-1, classes))
+    t = arguments.index_vector(t, ignore, classes, target) if indexed else np.reshape(t, (-1, classes))
     options = Options("logits", 1, ignore, smoothing, softcap, temperature, z_loss)
     vectors = (arrays.vector(x) for x in (class_weight, row_weight, lse_weight))
     of_classes, of_rows, of_lse = vectors
-    return cpu.job(t, indexed, tuple(hidden.shape[:-1]), classes, of_classes, of_rows, options, shift, of_lse)
+    return cpu.job(
+        t, indexed, tuple(hidden.shape[:-1]), classes, of_classes, of_rows, options, shift, of_lse, target
+    )
 
 
 def _matrix(hidden: Tensor) -> Tensor:
@@ -55,10 +57,10 @@ def _matrix(hidden: Tensor) -> Tensor:
 def linear_losses_kernel(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, class_weight: Tensor | None,
     row_weight: Tensor | None, ignore_index: int, label_smoothing: float, softcap: float | None, temperature: float,
-    z_loss: float, workspace: int | None, shift: int,
+    z_loss: float, workspace: int | None, shift: int, target: str,
 ) -> Tensor:  # fmt: skip
     """Return the loss of each row, float64: one product."""
-    options = (ignore_index, label_smoothing, softcap, temperature, z_loss, workspace, shift)
+    options = (ignore_index, label_smoothing, softcap, temperature, z_loss, workspace, shift, target)
     work = _job(hidden, weight, targets, class_weight, row_weight, None, options)
     losses = np.zeros(hidden.shape[:-1])
     h = _matrix(hidden)
@@ -78,14 +80,15 @@ def _(hidden: Tensor, *rest: Any) -> Tensor:
 def linear_gradients_kernel(
     upstream: Tensor, lse_upstream: Tensor | None, hidden: Tensor, weight: Tensor, bias: Tensor | None,
     targets: Tensor, class_weight: Tensor | None, row_weight: Tensor | None, ignore_index: int,
-    label_smoothing: float, softcap: float | None, temperature: float, z_loss: float, workspace: int | None, shift: int,
+    label_smoothing: float, softcap: float | None, temperature: float, z_loss: float, workspace: int | None,
+    shift: int, target: str,
     needs_hidden: bool, needs_weight: bool, needs_bias: bool, needs_targets: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Return losses, and the gradients of Σ upstream·loss + lse_upstream·lse (empty tensors for those not needed).
 
     upstream: one number, by which the losses are not multiplied; or one a row, by which they are.
     """
-    options = (ignore_index, label_smoothing, softcap, temperature, z_loss, workspace, shift)
+    options = (ignore_index, label_smoothing, softcap, temperature, z_loss, workspace, shift, target)
     scale, of_rows = 1.0, row_weight
     if upstream.dim() == 0:
         scale = float(upstream)
@@ -133,10 +136,10 @@ def _(
 def linear_statistics_kernel(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, class_weight: Tensor | None,
     row_weight: Tensor | None, ignore_index: int, label_smoothing: float, softcap: float | None, temperature: float,
-    z_loss: float, workspace: int | None, shift: int,
+    z_loss: float, workspace: int | None, shift: int, target: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Return the figures of `kosa.row_statistics`: one product."""
-    options = (ignore_index, label_smoothing, softcap, temperature, z_loss, workspace, shift)
+    options = (ignore_index, label_smoothing, softcap, temperature, z_loss, workspace, shift, target)
     work = _job(hidden, weight, targets, class_weight, row_weight, None, options)
     shape = hidden.shape[:-1]
     figures = Statistics(*(np.zeros(shape, np.int64 if i == 2 else np.float64) for i in range(7)))
@@ -192,7 +195,7 @@ class _Reduced(torch.autograd.Function):
             gradients = [
                 grad.mul_(upstream) if need else None for grad, need in zip(gradients, needs, strict=True)
             ]
-        return *(g if need else None for g, need in zip(gradients, needs, strict=True)), *(None,) * 10
+        return *(g if need else None for g, need in zip(gradients, needs, strict=True)), *(None,) * 11
 
 
 class _TracedReduced(torch.autograd.Function):
@@ -215,7 +218,7 @@ class _TracedReduced(torch.autograd.Function):
             (grad * upstream).to(grad.dtype) if need else None
             for grad, need in zip(ctx.saved_tensors, ctx.needs, strict=True)
         )
-        return *grads, *(None,) * 14
+        return *grads, *(None,) * 15
 
 
 class _TracedLosses(torch.autograd.Function):
@@ -232,7 +235,7 @@ class _TracedLosses(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        return *_gradients(ctx, upstream), *(None,) * 9
+        return *_gradients(ctx, upstream), *(None,) * 10
 
 
 class LinearLosses(torch.autograd.Function):
@@ -252,7 +255,7 @@ class LinearLosses(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> Any:
         needs = ctx.needs_input_grad[:4]
         grads = LinearGradients.apply(upstream, *ctx.saved_tensors, *ctx.options, *needs)
-        return *(grad if need else None for grad, need in zip(grads, needs, strict=True)), *(None,) * 9
+        return *(grad if need else None for grad, need in zip(grads, needs, strict=True)), *(None,) * 10
 
     @staticmethod
     def jvp(ctx: Any, dh: Any, dw: Any, db: Any, dt: Any, *_: Any) -> Tensor:
@@ -290,7 +293,7 @@ class LinearGradients(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.save_for_backward(*inputs[:7])
         ctx.save_for_forward(*inputs[:7])
-        ctx.options, ctx.needs = inputs[7:14], inputs[14:]
+        ctx.options, ctx.needs = inputs[7:15], inputs[15:]
         ctx.mark_non_differentiable(*(out for out, need in zip(output, ctx.needs, strict=True) if not need))
 
     @staticmethod
@@ -323,7 +326,7 @@ class LinearGradients(torch.autograd.Function):
         grads = rows.padded(dg, 0), rows.padded(dh, 1), dw, None if saved[2] is None else db, dt
         return *(grad if need else None for grad, need in zip(grads, ctx.needs_input_grad, strict=False)), *(
             None,
-        ) * 13
+        ) * 14
 
     @staticmethod
     def jvp(ctx: Any, dg: Any, dh: Any, dw: Any, db: Any, dt: Any, *_: Any) -> Any:
@@ -407,20 +410,20 @@ class _Statistics(torch.autograd.Function):
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             sources = of_loss, of_lse, *ctx.saved_tensors
             grads = [None if grad is None else _Once.apply(grad, *sources) for grad in grads]
-        return *grads, *(None,) * 9
+        return *grads, *(None,) * 10
 
 
-def losses(tensors: Tensors, options: Options, workspace: int | None, shift: int) -> Tensor:
+def losses(tensors: Tensors, options: Options, workspace: int | None, shift: int, target: str) -> Tensor:
     """Return the loss of each row, float64."""
-    args = *tensors, *flat(options, workspace, shift)
+    args = *tensors, *flat(options, workspace, shift, target)
     return dense.applied(LinearLosses, _TracedLosses, linear_losses_op, *args)
 
 
 def scaled_sum(
-    tensors: Tensors, options: Options, workspace: int | None, shift: int, scale: Tensor
+    tensors: Tensors, options: Options, workspace: int | None, shift: int, target: str, scale: Tensor
 ) -> Tensor:
     """Return scale·Σ losses, float64."""
-    rest = flat(options, workspace, shift)
+    rest = flat(options, workspace, shift, target)
     needs = [x is not None and x.requires_grad and torch.is_grad_enabled() for x in tensors[:4]]
     # In float16 a gradient made before its upstream scale (a GradScaler's) is known would be lost below 6e-8.
     if any(needs) and not dense.forward_mode() and tensors[0].dtype != torch.float16:
@@ -428,14 +431,16 @@ def scaled_sum(
             return _TracedReduced.apply(*tensors, scale, *rest, *needs)[0]
         if not torch._C._are_functorch_transforms_active():
             return _Reduced.apply(*tensors, scale, *rest)
-    return losses(tensors, options, workspace, shift).sum() * scale
+    return losses(tensors, options, workspace, shift, target).sum() * scale
 
 
-def statistics(tensors: Tensors, options: Options, workspace: int | None, shift: int) -> tuple[Tensor, ...]:
+def statistics(
+    tensors: Tensors, options: Options, workspace: int | None, shift: int, target: str
+) -> tuple[Tensor, ...]:
     """Return the figures of each row."""
     if dense.forward_mode():
         raise RuntimeError(
             "the statistics have no forward mode: take jvp of linear_cross_entropy(reduction='none')"
         )
-    args = *tensors, *flat(options, workspace, shift)
+    args = *tensors, *flat(options, workspace, shift, target)
     return dense.applied(_Statistics, _Statistics, linear_statistics_op, *args)

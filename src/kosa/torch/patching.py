@@ -151,11 +151,11 @@ class Patch:
         )  # fmt: skip
         tensors = prepared(hidden, weight, targets, head.bias, None, None, self._workspace, shift)
         if num_items_in_batch is None:
-            loss = linear_loss(tensors, options, self._workspace, shift)
+            loss = linear_loss(tensors, options, self._workspace, shift, "labels")
         else:
             # The divisor goes in as the scale: dividing afterwards would pass over all gradients once more.
             items = torch.as_tensor(num_items_in_batch, dtype=torch.float64, device=hidden.device)
-            loss = linear.scaled_sum(tensors, options, self._workspace, shift, 1.0 / items)
+            loss = linear.scaled_sum(tensors, options, self._workspace, shift, "labels", 1.0 / items)
         return loss.to(torch.promote_types(hidden.dtype, torch.float32))
 
 

@@ -116,12 +116,17 @@ def linear(
     x, w, b = _of_linear(hidden, weight, bias)
     if not with_grad:
         tensors = prepared(x, w, targets, b, *weights, workspace, shift, _NAMES)
-        return linear_loss(tensors, options, workspace, shift).to(_dtype_of_loss(x)), None, None, None
+        return (
+            linear_loss(tensors, options, workspace, shift, _NAMES.target).to(_dtype_of_loss(x)),
+            None,
+            None,
+            None,
+        )
     h, w = x.detach().requires_grad_(), w.detach().requires_grad_()
     b = None if b is None else b.detach().requires_grad_()
     with torch.enable_grad():
         tensors = prepared(h, w, targets, b, *weights, workspace, shift, _NAMES)
-        loss = linear_loss(tensors, options, workspace, shift)
+        loss = linear_loss(tensors, options, workspace, shift, _NAMES.target)
         dh, dw, *db = torch.autograd.grad(loss.sum(), [h, w] if b is None else [h, w, b])
     return loss.detach().to(_dtype_of_loss(x)), dh, dw, db[0] if db else None
 
@@ -145,7 +150,7 @@ def linear_row_statistics(
     """`kosa.linear_row_statistics`, of tensors: `loss` and `lse` are differentiable."""
     x, w, b = _of_linear(hidden, weight, bias)
     tensors = prepared(x, w, targets, b, *weights, workspace, shift, _NAMES)
-    return _linear.statistics(tensors, options, workspace, shift)
+    return _linear.statistics(tensors, options, workspace, shift, _NAMES.target)
 
 
 def binary(

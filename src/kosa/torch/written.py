@@ -16,7 +16,7 @@ class WrittenRows:
 
     def __init__(self, tensors: Any, options: Any) -> None:
         hidden, weight, bias, targets, class_weight, row_weight = tensors
-        ignore, smoothing, softcap, temperature, z_loss, _, self._shift = options
+        ignore, smoothing, softcap, temperature, z_loss, _, self._shift, _ = options
         self.hidden, self.weight = self.narrowed(hidden, 1), weight
         self.targets = self.ahead(targets)
         row_weight = None if row_weight is None else self.narrowed(row_weight, 0)
