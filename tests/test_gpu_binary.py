@@ -105,6 +105,12 @@ def test_an_integer_that_is_no_target_makes_its_element_nan(device, dtype):
     assert np.isnan(loss).tolist() == np.isnan(grad).tolist() == [False, True, False, True]
 
 
+def test_unsigned_integers_are_not_taken_for_negative_ones(device):
+    t = np.array([2**64 - 100, 0, 1], np.uint64)
+    loss, grad = losses_and_grad(device, t, "logits", np.zeros(3))
+    assert np.isnan(loss).tolist() == np.isnan(grad).tolist() == [True, False, False]
+
+
 def test_the_scale_may_be_a_tensor_on_the_device(device):
     x, t = np.linspace(-2, 2, 9), np.linspace(0, 1, 9)
     loss, grad = losses_and_grad(device, t, "logits", x, scale=0.25)

@@ -207,6 +207,18 @@ def test_axes_that_lie_behind_one_another_are_walked_as_one_and_nothing_is_copie
                 assert torch.equal(flat, rows[n])
 
 
+@pytest.mark.parametrize("strides", [(2**30, 1), (1, 2**30)])
+def test_places_beyond_32_bits_are_reached(device, strides):
+    # 4 GiB of which a few pages are ever touched.
+    far = torch.from_numpy(np.empty(2**31 + 4096, np.float16)) if device == "cpu" else None
+    far = torch.empty(2**31 + 4096, dtype=torch.float16, device=device) if far is None else far
+    shape = (3, 600) if strides[0] > 1 else (600, 3)
+    targets, x = draw(np.random.default_rng(0), "logits", "float16", None, shape, -1, 3.0)
+    z = torch.as_strided(far, shape, strides)
+    z.copy_(tensor_of(x, device))
+    check_statistics(figures_of(device, targets, "logits", z), targets, "logits", x)
+
+
 def test_a_row_has_the_same_bits_in_any_batch_and_place(device):
     targets, x = draw(np.random.default_rng(0), "logits", "float32", "float32", (70, 21), -1, 3.0)
     whole = figures_of(device, targets, "logits", x, temperature=1.5)

@@ -5,6 +5,7 @@ import triton
 from torch import Tensor
 
 from kosa.gpu.binary_elements import binary_elements
+from kosa.gpu.dense import as_index
 from kosa.gpu.launch import launching
 from kosa.loss import Options
 
@@ -32,6 +33,8 @@ def run(
         return
     boolean = targets.dtype == torch.bool  # which nothing marks as ignored
     t = targets.view(torch.uint8) if boolean else targets
+    if t.dtype == torch.uint64:
+        t = as_index(t, options.ignore_index)
     plus, plus_period = _periodic(pos_weight)
     weight, weight_period = _periodic(row_weight)
     written = out

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import triton
 from torch import Tensor
 
+from kosa.gpu.dense import as_index
 from kosa.gpu.launch import launching
 from kosa.gpu.statistics_rows import row_statistics_rows
 from kosa.gpu.strides import walk
@@ -42,7 +43,7 @@ def run(
     with launching(x):
         row_statistics_rows[(triton.cdiv(rows, block_n),)](
             x, *x_steps,
-            targets.reshape(-1) if targets is not None and indexed else None,
+            as_index(targets, options.ignore_index) if targets is not None and indexed else None,
             *((others[0], *t_steps[0]) if others else (None, 0, 0, 0)),
             class_weight if class_weight is None else class_weight.contiguous(),
             row_weight if row_weight is None else row_weight.reshape(-1),
