@@ -13,7 +13,7 @@ from kosa.loss import Options
 
 pytestmark = pytest.mark.gpu
 # Tiles of 2·8 to 1·16 lanes and spans of 3 tiles, so that few classes cross every edge that thousands cross otherwise.
-TILES = [1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 47, 48, 49, 95, 97, 150]
+TILES = [1, 2, 9, 16, 17, 47, 48, 49, 97, 150]
 
 
 def native(array):
@@ -86,7 +86,7 @@ def tiny_tiles(request, monkeypatch):
 
 
 @given(call=calls(elements=3000))
-@settings(max_examples=80)
+@settings(max_examples=40)
 def test_any_combination_of_options_agrees_with_the_definition(device, call):
     targets, kind, predictions, options = call
     for name in ("reduction", "denominator", "empty"):

@@ -48,10 +48,15 @@ def starts(x, n, inner, outer, inside):
 
 @triton.jit
 def logits_at(at, mask, softcap, CAPPED: tl.constexpr, W: tl.constexpr, POLICY: tl.constexpr):
-    """Logits in W, capped; −inf where masked."""
-    z = widen(tl.load(at, mask=mask, other=-INF, eviction_policy=POLICY), W)
+    """Logits in W, capped; −inf where masked. A mask of None is worth having: see docs/gpu.md."""
+    if mask is None:
+        z = widen(tl.load(at, eviction_policy=POLICY), W)
+    else:
+        z = widen(tl.load(at, mask=mask, other=-INF, eviction_policy=POLICY), W)
     if CAPPED:
-        z = tl.where(mask, capped(z, softcap.to(W)), -INF)
+        z = capped(z, softcap.to(W))
+        if mask is not None:
+            z = tl.where(mask, z, -INF)
     return z
 
 
@@ -61,13 +66,19 @@ def targets_at(
 ):  # fmt: skip
     """class_weight·(t_scale·t + t_shift) in W, 0 where masked; t_shift alone where there is no distribution."""
     if t_row is not None:
-        t = widen(tl.load(t_row + k.to(tl.int64) * t_step, mask=mask, other=0.0), W)
+        at = t_row + k.to(tl.int64) * t_step
+        t = widen(tl.load(at) if mask is None else tl.load(at, mask=mask, other=0.0), W)
         if SMOOTHED:
-            t = tl.where(mask, tl.fma(t, t_scale.to(W), t_shift.to(W)), 0.0)
+            t = tl.fma(t, t_scale.to(W), t_shift.to(W))
     else:
-        t = tl.where(mask & (k >= 0), t_shift.to(W), 0.0)
+        t = tl.where(k >= 0, t_shift.to(W), 0.0)
+    if SMOOTHED and mask is not None:
+        t = tl.where(mask, t, 0.0)
     if class_weight is not None:
-        t *= widen(tl.load(class_weight + k, mask=mask, other=0.0), W)
+        if mask is None:
+            t *= widen(tl.load(class_weight + k), W)
+        else:
+            t *= widen(tl.load(class_weight + k, mask=mask, other=0.0), W)
     return t
 
 
@@ -154,31 +165,55 @@ def one_more(m, r, mass, spread, z, t, rate, DENSE: tl.constexpr):
 
 
 @triton.jit
+def both(rows, classes):
+    """The mask of a tile; None: all rows are there."""
+    if rows is None:
+        return classes
+    else:
+        return rows & classes
+
+
+@triton.jit
 def span_of(
-    z_row, z_step, t_row, t_step, class_weight, live, first, last, rate, softcap, t_scale, t_shift,
+    z_row, z_step, t_row, t_step, class_weight, there, first, last, classes, rate, softcap, t_scale, t_shift,
     DENSE: tl.constexpr, CAPPED: tl.constexpr, SMOOTHED: tl.constexpr, W: tl.constexpr, ROWS: tl.constexpr,
     BLOCK: tl.constexpr, POLICY: tl.constexpr,
 ):  # fmt: skip
-    """The state of rows after classes first..last−1."""
+    """The state of rows after classes first..last−1. there: (ROWS, 1), which rows may be read; None: all.
+
+    Only the end of a row ends within a tile, so the mask there asks for k < classes: of that number the compiler may know
+    that it is a multiple of 16, which makes 16-byte loads.
+    """
     lanes = tl.arange(0, BLOCK)[None, :]
     m = tl.full((ROWS, BLOCK), lowest(W), W)
     r = tl.full((ROWS, BLOCK), -1.0, W)
     mass = tl.full((ROWS, BLOCK), 0.0, W)
     spread = tl.full((ROWS, BLOCK), 0.0, W)
     t = mass
-    read = live[:, None]
     whole = first + (last - first) // BLOCK * BLOCK
-    for start in range(
-        first, whole, BLOCK
-    ):  # without a mask along the classes, which would cost 16-byte loads
+    begin = first
+    if not DENSE:
+        begin = first + (last - first) // (4 * BLOCK) * (4 * BLOCK)
+        for start in range(first, begin, 4 * BLOCK):  # four loads are under way before the first is used
+            at = z_row + (start + lanes).to(tl.int64) * z_step
+            on = BLOCK * z_step
+            z0 = logits_at(at, there, softcap, CAPPED, W, POLICY)
+            z1 = logits_at(at + on, there, softcap, CAPPED, W, POLICY)
+            z2 = logits_at(at + 2 * on, there, softcap, CAPPED, W, POLICY)
+            z3 = logits_at(at + 3 * on, there, softcap, CAPPED, W, POLICY)
+            m, r = grown(m, r, z0, rate)
+            m, r = grown(m, r, z1, rate)
+            m, r = grown(m, r, z2, rate)
+            m, r = grown(m, r, z3, rate)
+    for start in range(begin, whole, BLOCK):
         k = start + lanes
-        z = logits_at(z_row + k.to(tl.int64) * z_step, read, softcap, CAPPED, W, POLICY)
+        z = logits_at(z_row + k.to(tl.int64) * z_step, there, softcap, CAPPED, W, POLICY)
         if DENSE:
-            t = targets_at(t_row, t_step, class_weight, k, read, t_scale, t_shift, SMOOTHED, W)
+            t = targets_at(t_row, t_step, class_weight, k, there, t_scale, t_shift, SMOOTHED, W)
         m, r, mass, spread = one_more(m, r, mass, spread, z, t, rate, DENSE)
     if whole < last:
         k = whole + lanes
-        rest = read & (k < last)
+        rest = both(there, k < classes)
         z = logits_at(z_row + k.to(tl.int64) * z_step, rest, softcap, CAPPED, W, POLICY)
         if DENSE:
             t = targets_at(t_row, t_step, class_weight, k, rest, t_scale, t_shift, SMOOTHED, W)
@@ -268,65 +303,112 @@ def slopes_of_rows(
 
 @triton.jit
 def gradient(
-    z, raw, t, k, target, m, factor, s, total, rest, at_hit, confident, rate, softcap,
+    raw, t, k, target, m, factor, s, total, rest, at_hit, confident, rate, softcap,
     DENSE: tl.constexpr, CAPPED: tl.constexpr, INDEXED: tl.constexpr,
 ):  # fmt: skip
     """The gradient with respect to the logits of a tile."""
+    z = raw
+    if CAPPED:
+        z = capped(raw, softcap.to(raw.dtype))
     g = factor * decay(z - m, rate)
     if DENSE:
         g = tl.where((z == m) & confident, (total - s * t) - rest, g - s * t)
     if INDEXED:
-        g = tl.where(k == target[:, None], at_hit, g)
+        g = tl.where(k == target[:, None].to(k.dtype), at_hit, g)
     if CAPPED:
-        g *= cap_slope(raw, softcap.to(z.dtype))
+        g *= cap_slope(raw, softcap.to(raw.dtype))
     return g
 
 
 @triton.jit
 def write_tile(
-    z_row, z_step, t_row, t_step, o_row, o_step, class_weight, here, live, target, k,
+    raw, t_row, t_step, o_row, o_step, class_weight, mask, live, target, k,
     m, factor, s, total, rest, at_hit, confident, rate, softcap, t_scale, t_shift,
-    DENSE: tl.constexpr, CAPPED: tl.constexpr, SMOOTHED: tl.constexpr, INDEXED: tl.constexpr, W: tl.constexpr,
+    DENSE: tl.constexpr, CAPPED: tl.constexpr, SMOOTHED: tl.constexpr, INDEXED: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradient of classes k. Rows that are not live are not read."""
-    read = here & live[:, None]
-    raw = widen(
-        tl.load(z_row + k.to(tl.int64) * z_step, mask=read, other=0.0, eviction_policy="evict_first"), W
-    )
-    z = raw
-    t = factor
-    if CAPPED:
-        z = capped(raw, softcap.to(W))
+    """Write the gradient of classes k, whose logits are `raw`; 0 in rows that are not live, be they NaN."""
+    t = raw
     if DENSE:
-        t = targets_at(t_row, t_step, class_weight, k, read, t_scale, t_shift, SMOOTHED, W)
+        t = targets_at(t_row, t_step, class_weight, k, mask, t_scale, t_shift, SMOOTHED, raw.dtype)
     g = gradient(
-        z, raw, t, k, target, m, factor, s, total, rest, at_hit, confident, rate, softcap, DENSE, CAPPED, INDEXED
-    )  # fmt: skip
+        raw, t, k, target, m, factor, s, total, rest, at_hit, confident, rate, softcap, DENSE, CAPPED, INDEXED
+    )
+    if ROWS > 1:
+        g = tl.where(live[:, None], g, 0.0)
     at = o_row + k.to(tl.int64) * o_step
-    tl.store(at, narrow(g, o_row.dtype.element_ty), mask=here, eviction_policy="evict_first")
+    g = narrow(g, o_row.dtype.element_ty)
+    if mask is None:
+        tl.store(at, g, eviction_policy="evict_first")
+    else:
+        tl.store(at, g, mask=mask, eviction_policy="evict_first")
 
 
 @triton.jit
 def write_span(
-    z_row, z_step, t_row, t_step, o_row, o_step, class_weight, ok, live, target, first, last,
+    z_row, z_step, t_row, t_step, o_row, o_step, class_weight, there, live, target, first, last, classes,
     m, factor, s, total, rest, at_hit, confident, rate, softcap, t_scale, t_shift,
     DENSE: tl.constexpr, CAPPED: tl.constexpr, SMOOTHED: tl.constexpr, INDEXED: tl.constexpr, W: tl.constexpr,
-    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient of classes first..last−1."""
     lanes = tl.arange(0, BLOCK)[None, :]
-    here = ok[:, None]
     whole = first + (last - first) // BLOCK * BLOCK
-    for start in range(first, whole, BLOCK):
+    begin = first
+    if not DENSE:
+        begin = first + (last - first) // (2 * BLOCK) * (2 * BLOCK)
+        for start in range(first, begin, 2 * BLOCK):
+            k = start + lanes
+            at = z_row + k.to(tl.int64) * z_step
+            z0 = logits_at(at, there, softcap, False, W, "evict_first")
+            z1 = logits_at(at + BLOCK * z_step, there, softcap, False, W, "evict_first")
+            write_tile(
+                z0, t_row, t_step, o_row, o_step, class_weight, there, live, target, k,
+                m, factor, s, total, rest, at_hit, confident, rate, softcap, t_scale, t_shift,
+                DENSE, CAPPED, SMOOTHED, INDEXED, ROWS,
+            )  # fmt: skip
+            write_tile(
+                z1, t_row, t_step, o_row, o_step, class_weight, there, live, target, k + BLOCK,
+                m, factor, s, total, rest, at_hit, confident, rate, softcap, t_scale, t_shift,
+                DENSE, CAPPED, SMOOTHED, INDEXED, ROWS,
+            )  # fmt: skip
+    for start in range(begin, whole, BLOCK):
+        k = start + lanes
+        raw = logits_at(z_row + k.to(tl.int64) * z_step, there, softcap, False, W, "evict_first")
         write_tile(
-            z_row, z_step, t_row, t_step, o_row, o_step, class_weight, here, live, target, start + lanes,
+            raw, t_row, t_step, o_row, o_step, class_weight, there, live, target, k,
             m, factor, s, total, rest, at_hit, confident, rate, softcap, t_scale, t_shift,
-            DENSE, CAPPED, SMOOTHED, INDEXED, W,
+            DENSE, CAPPED, SMOOTHED, INDEXED, ROWS,
         )  # fmt: skip
     if whole < last:
         k = whole + lanes
+        mask = both(there, k < classes)
+        raw = logits_at(z_row + k.to(tl.int64) * z_step, mask, softcap, False, W, "evict_first")
         write_tile(
-            z_row, z_step, t_row, t_step, o_row, o_step, class_weight, here & (k < last), live, target, k,
+            raw, t_row, t_step, o_row, o_step, class_weight, mask, live, target, k,
             m, factor, s, total, rest, at_hit, confident, rate, softcap, t_scale, t_shift,
-            DENSE, CAPPED, SMOOTHED, INDEXED, W,
+            DENSE, CAPPED, SMOOTHED, INDEXED, ROWS,
         )  # fmt: skip
+
+
+@triton.jit
+def write_zeros(o_row, o_step, first, last, classes, BLOCK: tl.constexpr):
+    """Write 0 to classes first..last−1 of one row."""
+    for start in range(first, last, BLOCK):
+        k = start + tl.arange(0, BLOCK)[None, :]
+        at = o_row + k.to(tl.int64) * o_step
+        tl.store(at, tl.full((1, BLOCK), 0.0, o_row.dtype.element_ty), mask=k < classes)
+
+
+@triton.jit
+def only(x):
+    """The one entry of a tensor, as a scalar."""
+    return tl.sum(x, 0)
+
+
+@triton.jit
+def rows_there(ok, ROWS: tl.constexpr):
+    """The mask of a program's rows, (ROWS, 1); None for a program of one row."""
+    if ROWS == 1:
+        return None
+    else:
+        return ok[:, None]

@@ -1,4 +1,4 @@
-"""How a loss is cut into programs: a plain function of what is known before anything runs."""
+"""How a loss is cut into programs: a plain function of what is known before anything runs. The reasons: docs/gpu.md."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -7,11 +7,12 @@ import torch
 import triton
 
 SPAN = 16384  # classes: a piece of a row that a program of its own may take
-LANES = 2048
+FEW = 2048  # classes of rows that are one tile, and stay in registers
+LONG = 1 << 18  # bytes of a row of which a multiprocessor should have but one in the cache
 
 
 class Plan(NamedTuple):
-    """rows and block: the tile of a program. spans: 0 for rows of one tile, else how many spans, rounded up to 2ⁿ."""
+    """rows × block: the tile of a program. spans: 0 for rows of one tile, else how many spans, rounded up to 2ⁿ."""
 
     rows: int
     block: int
@@ -26,13 +27,15 @@ def plan(classes: int, item_bytes: int, together: bool) -> Plan:
     It depends on nothing else, the number of rows least of all: so a row's bits depend on the row alone.
     """
     if not together:
-        block = min(triton.next_power_of_2(classes), 8)
+        block = min(triton.next_power_of_2(classes), 8 if item_bytes < 8 else 4)
         return Plan(128, block, SPAN, 0 if classes <= block else 1, 4)
-    if classes <= LANES:
+    if classes <= FEW:
         block = triton.next_power_of_2(classes)
-        return Plan(max(1, LANES // 2 // block), block, SPAN, 0, 4)
-    spans = triton.next_power_of_2(triton.cdiv(classes, SPAN))
-    return Plan(1, LANES, SPAN, spans, 8)
+        warps = 4 if block <= 1024 else 8
+        return Plan(max(1, 1024 // block), block, SPAN, 0, warps)
+    warps = 16 if classes * item_bytes > LONG and item_bytes < 8 else 8
+    block = 32 * warps * (8 if item_bytes < 8 else 4)
+    return Plan(1, block, SPAN, triton.next_power_of_2(triton.cdiv(classes, SPAN)), warps)
 
 
 @lru_cache

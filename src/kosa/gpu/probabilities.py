@@ -33,14 +33,13 @@ def write_slopes(
     DENSE: tl.constexpr, SMOOTHED: tl.constexpr, LOGARITHMIC: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
     """Write −s·t/y, or −s·t, of classes k; at the index −s_hit/y more. `nothing`: 0, or NaN for the whole row."""
-    read = here & live[:, None]
-    y = widen(tl.load(y_row + k.to(tl.int64) * y_step, mask=read, other=1.0), W)
+    y = widen(tl.load(y_row + k.to(tl.int64) * y_step, mask=here, other=1.0), W)
     g = tl.where(k == target[:, None], s_hit, 0.0)
     if DENSE:
-        g += s * targets_at(t_row, t_step, class_weight, k, read, t_scale, t_shift, SMOOTHED, W)
+        g += s * targets_at(t_row, t_step, class_weight, k, here, t_scale, t_shift, SMOOTHED, W)
     if not LOGARITHMIC:
         g = tl.where(g != 0.0, g / y, 0.0)
-    g = tl.where(nothing == 0.0, 0.0 - g, nothing)
+    g = tl.where(nothing == 0.0, tl.where(live[:, None], 0.0 - g, 0.0), nothing)
     tl.store(o_row + k.to(tl.int64) * o_step, narrow(g, o_row.dtype.element_ty), mask=here)
 
 
@@ -72,13 +71,13 @@ def cross_entropy_probabilities(
     whole = classes // BLOCK * BLOCK
     for start in range(0, whole, BLOCK):
         total += terms(
-            y_row, y_step, t_row, t_step, class_weight, live[:, None], start + lanes, t_scale, t_shift,
+            y_row, y_step, t_row, t_step, class_weight, ok[:, None], start + lanes, t_scale, t_shift,
             DENSE, SMOOTHED, LOGARITHMIC, W,
         )  # fmt: skip
     if whole < classes:
         k = whole + lanes
         total += terms(
-            y_row, y_step, t_row, t_step, class_weight, live[:, None] & (k < classes), k, t_scale, t_shift,
+            y_row, y_step, t_row, t_step, class_weight, ok[:, None] & (k < classes), k, t_scale, t_shift,
             DENSE, SMOOTHED, LOGARITHMIC, W,
         )  # fmt: skip
     loss = tl.sum(total, 1).to(E)

@@ -21,13 +21,16 @@ range. Ignored rows and rows of weight 0 are not read at all, and are 0.
 import triton
 import triton.language as tl
 
-from kosa.gpu.elementary import INF, capped, lowest, narrow, rate_of, widen
+from kosa.gpu.elementary import INF, capped, lowest, narrow, rate_of
 from kosa.gpu.lanes import (
     end_of_rows,
     float64,
     gradient,
     joined_spans,
+    logits_at,
     numbers_of_rows,
+    only,
+    rows_there,
     slopes_of_rows,
     span_of,
     starts,
@@ -35,6 +38,7 @@ from kosa.gpu.lanes import (
     what_rows_are,
     whole_tile,
     write_span,
+    write_zeros,
 )  # fmt: skip
 
 
@@ -66,21 +70,24 @@ def cross_entropy_rows(
         n, ok, z_row, z_step, index, ignore, class_weight, row_weight, lse_weight, softcap, z_loss, t_scale, t_shift,
         classes, DENSE, CAPPED, SMOOTHED, W, E,
     )  # fmt: skip
+    there = rows_there(ok, ROWS)
+    end = classes
+    if ROWS == 1:
+        end = only(tl.where(live, classes, 0))  # a row that is not live is not read
     if SPANS == 0:
         k = tl.arange(0, BLOCK)[None, :]
         here = ok[:, None] & (k < classes)
-        read = live[:, None] & here
-        raw = widen(tl.load(z_row + k.to(tl.int64) * z_step, mask=read, other=-INF), W)
+        raw = logits_at(z_row + k.to(tl.int64) * z_step, here, softcap, False, W, "")
         z_tile = raw
         t_tile = raw
         if CAPPED:
-            z_tile = tl.where(read, capped(raw, softcap.to(W)), -INF)
+            z_tile = tl.where(here, capped(raw, softcap.to(W)), -INF)
         if DENSE:
-            t_tile = targets_at(t_row, t_step, class_weight, k, read, t_scale, t_shift, SMOOTHED, W)
+            t_tile = targets_at(t_row, t_step, class_weight, k, here, t_scale, t_shift, SMOOTHED, W)
         m, r, mass, spread = whole_tile(z_tile, t_tile, rate, DENSE)
     elif SPANS == 1:
         m, r, mass, spread = span_of(
-            z_row, z_step, t_row, t_step, class_weight, live, 0, classes, rate, softcap, t_scale, t_shift,
+            z_row, z_step, t_row, t_step, class_weight, there, 0, end, classes, rate, softcap, t_scale, t_shift,
             DENSE, CAPPED, SMOOTHED, W, ROWS, BLOCK, "evict_last" if out is not None else "evict_first",
         )  # fmt: skip
     else:
@@ -89,10 +96,10 @@ def cross_entropy_rows(
         rs = tl.full((ROWS, SPANS), -1.0, W)
         masses = tl.full((ROWS, SPANS), 0.0, W)
         spreads = tl.full((ROWS, SPANS), 0.0, W)
-        for i in range(tl.cdiv(classes, SPAN)):
+        for i in range(tl.cdiv(end, SPAN)):
             m, r, mass, spread = span_of(
-                z_row, z_step, t_row, t_step, class_weight, live, i * SPAN, tl.minimum(i * SPAN + SPAN, classes),
-                rate, softcap, t_scale, t_shift, DENSE, CAPPED, SMOOTHED, W, ROWS, BLOCK,
+                z_row, z_step, t_row, t_step, class_weight, there, i * SPAN, tl.minimum(i * SPAN + SPAN, classes),
+                classes, rate, softcap, t_scale, t_shift, DENSE, CAPPED, SMOOTHED, W, ROWS, BLOCK,
                 "evict_last" if out is not None else "evict_first",
             )  # fmt: skip
             here = which == i
@@ -114,17 +121,20 @@ def cross_entropy_rows(
         tl.debug_barrier()  # in place: no store before every warp has read the logit of the index
         if SPANS == 0:
             g = gradient(
-                z_tile, raw, t_tile, k, target, m, factor, s, total, rest, at_hit, confident, rate, softcap,
+                raw, t_tile, k, target, m, factor, s, total, rest, at_hit, confident, rate, softcap,
                 DENSE, CAPPED, index is not None,
             )  # fmt: skip
+            g = tl.where(live[:, None], g, 0.0)
             at = o_row + k.to(tl.int64) * o_step
             tl.store(at, narrow(g, out.dtype.element_ty), mask=here, eviction_policy="evict_first")
         else:
             write_span(
-                z_row, z_step, t_row, t_step, o_row, o_step, class_weight, ok, live, target, 0, classes,
+                z_row, z_step, t_row, t_step, o_row, o_step, class_weight, there, live, target, 0, end, classes,
                 m, factor, s, total, rest, at_hit, confident, rate, softcap, t_scale, t_shift,
-                DENSE, CAPPED, SMOOTHED, index is not None, W, BLOCK,
+                DENSE, CAPPED, SMOOTHED, index is not None, W, ROWS, BLOCK,
             )  # fmt: skip
+            if ROWS == 1:
+                write_zeros(o_row, o_step, end, classes, classes, BLOCK)
 
 
 @triton.jit
@@ -152,8 +162,9 @@ def cross_entropy_spans(
         n, n >= 0, z_row, z_step, index, ignore, class_weight, row_weight, lse_weight, softcap, z_loss, t_scale, t_shift,
         classes, DENSE, CAPPED, SMOOTHED, W, E,
     )  # fmt: skip
+    last = tl.where(only(live.to(tl.int32)) > 0, tl.minimum(i * SPAN + SPAN, classes), i * SPAN)
     m, r, mass, spread = span_of(
-        z_row, z_step, t_row, t_step, class_weight, live, i * SPAN, tl.minimum(i * SPAN + SPAN, classes),
+        z_row, z_step, t_row, t_step, class_weight, None, i * SPAN, last, classes,
         rate_of(beta, W), softcap, t_scale, t_shift, DENSE, CAPPED, SMOOTHED, W, 1, BLOCK, "",
     )  # fmt: skip
     at = states + n * (4 * SPANS) + i
@@ -248,9 +259,12 @@ def cross_entropy_slopes(
     if index is not None:
         target = tl.where(state > 1.0, tl.load(index + n).to(tl.int64), -1)
     o_row = starts(out, n, inner, o_outer, o_inside)
+    first, last = i * SPAN, tl.minimum(i * SPAN + SPAN, classes)
+    end = tl.where(only(live.to(tl.int32)) > 0, last, first)
     write_span(
-        z_row, z_step, t_row, t_step, o_row, o_step, class_weight, n >= 0, live, target,
-        i * SPAN, tl.minimum(i * SPAN + SPAN, classes), tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3),
-        tl.load(at + 4), tl.load(at + 5), tl.load(at + 6) != 0.0, rate_of(float64(beta), W), float64(softcap),
-        float64(t_scale), float64(t_shift), DENSE, CAPPED, SMOOTHED, index is not None, W, BLOCK,
+        z_row, z_step, t_row, t_step, o_row, o_step, class_weight, None, live, target, first, end, classes,
+        tl.load(at), tl.load(at + 1), tl.load(at + 2), tl.load(at + 3), tl.load(at + 4), tl.load(at + 5),
+        tl.load(at + 6) != 0.0, rate_of(float64(beta), W), float64(softcap), float64(t_scale), float64(t_shift),
+        DENSE, CAPPED, SMOOTHED, index is not None, W, 1, BLOCK,
     )  # fmt: skip
+    write_zeros(o_row, o_step, end, last, classes, BLOCK)
