@@ -429,3 +429,30 @@ def test_statistics_of_rows_that_shift_leaves_without_a_distribution():
     expected = z.logsumexp(-1).sum() - (target[:, 1:] * z[:, :-1].log_softmax(-1)).sum()
     (grad,) = torch.autograd.grad(stats.loss.sum() + stats.lse.sum(), hidden)
     torch.testing.assert_close(grad, torch.autograd.grad(expected, hidden)[0], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("many", ["hidden", "weight", "bias"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_statistics_under_vmap_are_those_of_each(many, soft):
+    """A further axis of rows where weight and bias are shared; else one after the other."""
+    tensors = [drawn(4, 3), drawn(5, 3, seed=1), drawn(5, seed=2)]
+    place = ["hidden", "weight", "bias"].index(many)
+    tensors[place] = torch.stack([tensors[place], 2 * tensors[place], -tensors[place]])
+    dims = tuple(0 if i == place else None for i in range(3))
+    target = drawn(4, 5).softmax(-1) if soft else indices(4, classes=5)
+
+    def each(x, w, b):
+        return kosa.torch.linear_row_statistics(x, w, target, linear_bias=b, shift=1)
+
+    def total(x, w, b):
+        stats = each(x, w, b)
+        return (stats.loss * torch.arange(1.0, 5.0)).sum() + stats.lse.square().sum()
+
+    def apart(function):
+        picked = ([t[i] if d == 0 else t for t, d in zip(tensors, dims, strict=True)] for i in range(3))
+        return [torch.stack(several) for several in zip(*(function(*t) for t in picked), strict=True)]
+
+    gradients = torch.func.grad(total, (0, 1, 2))
+    for function in (each, gradients):
+        for ours, theirs in zip(torch.vmap(function, dims)(*tensors), apart(function), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-13)

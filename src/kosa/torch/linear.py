@@ -191,7 +191,9 @@ class _Reduced(torch.autograd.Function):
             gradients = LinearGradients.apply(rows, *saved, *ctx.options, *needs)
         elif gradients is None:
             gradients = _gradients(ctx, upstream * scale)
-        elif upstream.is_meta or upstream != 1:
+        elif (
+            not upstream.is_cpu or upstream != 1
+        ):  # to look at another device's number, the host would wait for it
             gradients = [
                 grad.mul_(upstream) if need else None for grad, need in zip(gradients, needs, strict=True)
             ]
@@ -271,13 +273,7 @@ class LinearLosses(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, dims: Any, *args: Any) -> Any:
-        if any(dim is not None for dim in (dims[1], dims[2], dims[4])):
-            return _one_by_one(LinearLosses.apply, info, dims, args)
-        given = [
-            a if i in (1, 2, 4) else dense.front(a, d, info.batch_size)
-            for i, (a, d) in enumerate(zip(args, dims, strict=True))
-        ]
-        return LinearLosses.apply(*given), 0
+        return _over_rows(LinearLosses.apply, info, dims, args)
 
 
 class LinearGradients(torch.autograd.Function):
@@ -361,6 +357,19 @@ class LinearGradients(torch.autograd.Function):
         return _one_by_one(LinearGradients.apply, info, dims, args)
 
 
+def _over_rows(function: Any, info: Any, dims: Any, args: tuple[Any, ...]) -> Any:
+    """vmap of a function of hidden, weight, bias, targets, class_weight, row_weight, options: one more axis of rows."""
+    shared = (1, 2, 4)
+    if any(dims[i] is not None for i in shared):
+        return _one_by_one(function, info, dims, args)
+    given = [
+        a if i in shared else dense.front(a, d, info.batch_size)
+        for i, (a, d) in enumerate(zip(args, dims, strict=True))
+    ]
+    results = function(*given)
+    return results, 0 if isinstance(results, Tensor) else (0,) * len(results)
+
+
 def _one_by_one(function: Any, info: Any, dims: Any, args: tuple[Any, ...]) -> Any:
     """vmap where each has a weight of its own, or gets a gradient of its own for a shared one."""
     results = [
@@ -372,8 +381,15 @@ def _one_by_one(function: Any, info: Any, dims: Any, args: tuple[Any, ...]) -> A
     return tuple(torch.stack(each) for each in zip(*results, strict=True)), (0,) * len(results[0])
 
 
+@linear_gradients_op.register_vmap
+def _(info: Any, dims: Any, *args: Any) -> Any:
+    return _one_by_one(linear_gradients_op, info, dims, args)
+
+
 class _Once(torch.autograd.Function):
     """A gradient, and what it depends on → the gradient: to differentiate it is an error, where it would be zero."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(gradient: Tensor, *_: Any) -> Tensor:
@@ -411,6 +427,10 @@ class _Statistics(torch.autograd.Function):
             sources = of_loss, of_lse, *ctx.saved_tensors
             grads = [None if grad is None else _Once.apply(grad, *sources) for grad in grads]
         return *grads, *(None,) * 10
+
+    @staticmethod
+    def vmap(info: Any, dims: Any, *args: Any) -> Any:
+        return _over_rows(_Statistics.apply, info, dims, args)
 
 
 def losses(tensors: Tensors, options: Options, workspace: int | None, shift: int, target: str) -> Tensor:
