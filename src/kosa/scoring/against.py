@@ -133,9 +133,13 @@ def _require_same_ids(ours: Batch, theirs: Batch) -> None:
     if isinstance(ours.ids, TokenIds) and isinstance(theirs.ids, TokenIds) and ours.ids.same(theirs.ids):
         return
     here, there = _list(ours.ids), _list(theirs.ids)
-    if here == there:
+    # NaN is the only one that is not itself.
+    differ = (
+        mine != other and (mine == mine or other == other) for mine, other in zip(here, there, strict=True)
+    )
+    row = next((at for at, differs in enumerate(differ) if differs), None)
+    if row is None:
         return
-    row = next(at for at, pair in enumerate(zip(here, there, strict=True)) if pair[0] != pair[1])
     raise InputError(
         f"{ours.place.row(row)} has the id {here[row]!r}, but {theirs.place.row(row)} {there[row]!r}; `against` "
         "compares the same rows in the same order"

@@ -117,7 +117,8 @@ class Reliability:
         return monotone(self.hit.values()[:CONFIDENCES], miss.values()[:CONFIDENCES])
 
 
-def _by_width(bins: int) -> tuple[Integers, list[float]]:
+def check_width(bins: int) -> None:
+    """Refuse numbers of bins whose edges are none of the grid's."""
     if STEPS % bins:
         near = [count for count in range(1, STEPS + 1) if STEPS % count == 0]
         below, above = (
@@ -128,6 +129,10 @@ def _by_width(bins: int) -> tuple[Integers, list[float]]:
         raise InputError(
             f"`bins` is {bins}, but bins of equal width must divide the grid of {STEPS} steps: {below} and {above} do"
         )
+
+
+def _by_width(bins: int) -> tuple[Integers, list[float]]:
+    check_width(bins)
     steps = np.minimum(np.arange(CONFIDENCES), STEPS - 1)
     return steps * bins // STEPS, [number / bins for number in range(bins + 1)]
 

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from kosa.scoring.errors import InputError, listing
@@ -49,6 +49,15 @@ class Selection:
         """The columns that an untyped file must give as they are written."""
         hard = self.target if len(self.target) == 1 else ()
         return (*hard, *(name for name in (self.id, self.group) if name))
+
+    def in_order_of(self, other: "Selection") -> "Selection":
+        """The same columns, those of the predictions in the order of another file's classes, if these are the same."""
+        if self.classes is None or other.classes is None or set(self.classes) != set(other.classes):
+            return self
+        columns = dict(zip(self.classes, self.predictions, strict=True))
+        return replace(
+            self, predictions=tuple(columns[name] for name in other.classes), classes=other.classes
+        )
 
     @property
     def all(self) -> tuple[str, ...]:

@@ -15,19 +15,14 @@ from kosa.scoring.spread import standard_error
 from kosa.scoring.sums import Sums
 from kosa.scoring.temperature import best
 from kosa.scoring.tokens import KIND, without_predictions
+from kosa.scoring.view import View
 
 _MOST_CONFUSIONS = 20
 
 
-def figures(
-    state: Sums, confidence: float, bins: int, equal_mass: bool, totals: Mapping[str, float | None]
-) -> Score:
+def figures(state: Sums, view: View) -> Score:
     """All figures of a state."""
-    if not 0.0 < confidence < 1.0:
-        raise InputError(f"`confidence` is {confidence}, expected a number between 0 and 1")
-    if bins < 1:
-        raise InputError(f"`bins` is {bins}, expected 1 or more")
-    setup = state.setup
+    setup, confidence = state.setup, view.confidence
     if not state.rows:
         raise InputError("no rows: there is nothing to score")
     weight = state.classes.weight.exact()
@@ -41,7 +36,7 @@ def figures(
     error, clusters = standard_error(state, loss, weight)
     reach = error * t_quantile(0.5 + confidence / 2, clusters - 1) if clusters > 1 else math.nan
     reliability = Reliability(state.confidences, state.confident, state.hits)
-    found_bins, calibration_error = reliability.coarser(bins, equal_mass)
+    found_bins, calibration_error = reliability.coarser(view.bins, view.equal_mass)
     loss_split, confidence_split = _splits(state, reliability, mean, prior, total)
     confusions, pairs = _confusions(state, loss)
     groups = _groups(state)
@@ -72,7 +67,7 @@ def figures(
         if math.isnan(special)
         else rounded((loss + state.clip_change.exact()) / weight),
         predictions=setup.predictions,
-        per=_per(state, special, loss, total, totals),
+        per=_per(state, special, loss, total, view.totals),
         calibration_error=calibration_error,
         bins=found_bins,
         loss_split=loss_split,
@@ -115,11 +110,7 @@ def _per(
 ) -> tuple[UnitScore, ...]:
     counted = {unit: sums.total() for unit, sums in zip(state.setup.per, state.units, strict=True)}
     for unit, number in totals.items():
-        if unit in counted:
-            raise InputError(f"`per`: {unit!r} is counted by a column already")
         counted[unit] = total if number is None else float(number)
-        if not 0.0 < counted[unit] < math.inf:
-            raise InputError(f"`per`: {number} {unit}; expected a positive number")
     return tuple(_unit(unit, units, special, loss) for unit, units in counted.items())
 
 

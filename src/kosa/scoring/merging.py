@@ -9,6 +9,7 @@ from kosa.scoring.coverage import Source, joined
 from kosa.scoring.errors import InputError
 from kosa.scoring.output import check_paths, check_writable, show, title_of
 from kosa.scoring.pairstate import AnyState, merge_any, parse_any
+from kosa.scoring.view import View
 
 
 def run_merge(
@@ -29,6 +30,7 @@ def run_merge(
     check_paths(json_path, report)
     if output is not None:
         check_writable(Path(output))
+    View.of(**shown, counted=())
     digests: dict[str, str] = {}
     whole: AnyState | None = None
     covered: list[tuple[str, list[tuple[Source, ...]]]] = []

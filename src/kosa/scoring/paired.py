@@ -44,7 +44,7 @@ class Paired:
         self.rows += len(ours)
         used = None if ours.weight is None else np.flatnonzero(ours.weight > 0)
         label, weight = ours.label, ours.weight
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             # Both infinite: whatever a clip would make of them, it makes the same of both.
             same = ours.loss == theirs.loss
             difference = np.where(same, 0.0, ours.loss - theirs.loss)
@@ -62,7 +62,8 @@ class Paired:
         rows: Rows,
         used: Integers | None,
     ) -> None:
-        weighted = difference if weight is None else weight * difference
+        with np.errstate(invalid="ignore", over="ignore"):
+            weighted = difference if weight is None else weight * difference
         won = np.flatnonzero(difference < 0)
         self.classes.add(label, weight)
         _add(self.wins, won, label, weight)

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ Submit = Callable[[Executor, T], Future[R]]
 _MOST_DEATHS = 3  # of workers at one part, which then is what kills them
 _WAITING = 2  # parts a worker: one at work, one to go on with
 _PATIENCE = 0.2  # seconds
+DIED = "a worker died {} times at one part of the data; was it out of memory? Give fewer `jobs`, or less `memory`"
 _log = logging.getLogger("kosa")
 
 
@@ -44,13 +45,14 @@ def in_order(
                 waiting()
             try:
                 found = future.result()
+            except tuple(workers.ends) as error:
+                raise InputError(
+                    next(text for kind, text in workers.ends.items() if isinstance(error, kind))
+                ) from error
             except BrokenExecutor as error:
                 deaths += 1
                 if deaths >= _MOST_DEATHS or not workers.replace():
-                    raise InputError(
-                        f"a worker died {deaths} times at one part of the data; was it out of memory? Give fewer "
-                        f"`jobs`, or less `memory`"
-                    ) from error
+                    raise InputError(DIED.format(deaths)) from error
                 _log.warning("kosa: a worker died; what it had begun is done again")
                 done = {at for at, (_, other) in enumerate(ahead) if _succeeded(other)}
                 ahead = deque(
@@ -81,11 +83,21 @@ def _succeeded(future: "Future[R]") -> bool:
 
 
 class Workers:
-    """An executor, how many parts it is given at a time, and another one where it can be replaced."""
+    """An executor, how many parts it is given at a time, and another one where it can be replaced.
 
-    def __init__(self, executor: Executor, ahead: int, again: Callable[[], Executor] | None = None) -> None:
+    ends: what the executor raises where it has given up, each with what to tell the user.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        ahead: int,
+        again: Callable[[], Executor] | None = None,
+        ends: Mapping[type[BaseException], str] | None = None,
+    ) -> None:
         self.executor = executor
         self.ahead = ahead
+        self.ends = ends or {}
         self._again = again
 
     def replace(self) -> bool:

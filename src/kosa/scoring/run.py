@@ -29,6 +29,7 @@ from kosa.scoring.sources import (
     table_readers,
 )
 from kosa.scoring.tokenreaders import wrap
+from kosa.scoring.view import View, whole
 
 
 def score(
@@ -144,10 +145,18 @@ def score(
     """
     kinds = {"logits": logits, "probs": probs, "log_probs": log_probs, tokens.KIND: token_log_probs}
     kind, predictions = _said(kinds)
-    for name, value, least in (("worst", worst, 0), ("batch_size", batch_size, 1)):
-        if value is not None and value < least:
-            raise InputError(f"`{name}` is {value}, expected {least} or more")
+    worst = whole("worst", worst, 0)
+    batch_size = None if batch_size is None else whole("batch_size", batch_size, 1)
+    ranks = top_k_of(top_k)
+    if isinstance(classes, str):
+        raise InputTypeError(f"`classes` is {classes!r}, expected a list of names")
+    if kind == tokens.KIND and (target is not None or classes is not None):
+        name = "classes" if target is None else "target"
+        raise InputTypeError(f"`{tokens.KIND}` takes no `{name}`: it holds what the target's probability was")
+    if against is None and against_columns is not None:
+        raise InputError("`against_columns` names columns of `against`, which is not there")
     units = Units.of(per)
+    view = vars(View.of(confidence, bins, equal_mass, units.totals, units.counted))
     roles = Roles(target, predictions, weight, id, group, units.counted)
     layout = tokens.Tokens.of(documents, padding, mask, force)
     scale = Scale(memory, jobs, executor, on, state)
@@ -159,18 +168,12 @@ def score(
             classes,
             force=force,
             worst=worst,
-            top_k=top_k_of(top_k),
+            top_k=ranks,
             group=found_group,
             per=tuple(units.counted),
             temperature=temperature,
         )
 
-    view: dict[str, Any] = {
-        "confidence": confidence,
-        "bins": bins,
-        "equal_mass": equal_mass,
-        "totals": units.totals,
-    }
     if against is None:
         if isinstance(ours, Tables) and (scale.given or ours.in_pieces):
             from kosa.scoring.pipeline import score_files
@@ -181,6 +184,10 @@ def score(
     other, columns = _other(kind, roles, against, against_columns)
     rows_of = source if not is_names(predictions) and predictions is not True else scale.seen_by_all(against)
     _, theirs = _open(rows_of, other, replace(columns, weight=None, group=None, units={}), batch_size, layout)
+    if isinstance(ours, Tables) != isinstance(theirs, Tables):
+        raise InputTypeError("`against`: expected files or a table, as the source is")
+    if isinstance(ours, Tables) and isinstance(theirs, Tables) and classes is None:
+        theirs = replace(theirs, selection=theirs.selection.in_order_of(ours.selection))
     both = PairScorer(scorer(kind), scorer(other), _name(against))
     if (
         isinstance(ours, Tables)
@@ -218,6 +225,8 @@ def _stream(source: Tables | Generator[Batch, None, None]) -> Generator[Batch, N
 
 def _other(kind: str, roles: "Roles", against: Any, columns: Mapping[str, Any] | None) -> tuple[str, "Roles"]:
     """Kind and roles of what A is compared with."""
+    if roles.predictions is True and kind == tokens.KIND and not is_path(against) and columns is None:
+        return kind, roles
     if roles.predictions is True:
         raise InputTypeError("`against` needs files, tables or arrays; batches have one kind of predictions")
     if not is_names(roles.predictions):
@@ -226,6 +235,11 @@ def _other(kind: str, roles: "Roles", against: Any, columns: Mapping[str, Any] |
         return kind, replace(roles, predictions=against)
     if columns is None:
         return kind, roles
+    if not isinstance(columns, Mapping):
+        raise InputTypeError(
+            f"`against_columns` is {columns!r}; expected the kind of the columns too, as in "
+            + '{"probs": "p*"}'
+        )
     other, predictions = _said({name: columns.get(name) for name in (*columns, *_KINDS)})
     if other not in _KINDS:
         raise InputTypeError(f"`against_columns` names {other!r}; expected one of {', '.join(_KINDS)}")

@@ -149,16 +149,27 @@ class Units:
                 '{"bytes": "n_bytes"}'
             )
         totals = {
-            unit: None if count is None else float(count)
+            unit: None if count is None else _total(unit, count)
             for unit, count in said.items()
             if count is None or (np.ndim(count) == 0 and not isinstance(count, str))
         }
         return cls({unit: count for unit, count in said.items() if unit not in totals}, totals)
 
 
+def _total(unit: str, count: Any) -> float:
+    try:
+        if not isinstance(count, bool):
+            return float(count)
+    except (TypeError, ValueError):
+        pass
+    raise InputTypeError(
+        f"`per`: {count!r} {unit}; expected a column, an array of counts, or the total number"
+    )
+
+
 def top_k_of(said: Any) -> tuple[int, ...]:
     """The k of the top-k accuracies, in order."""
-    values = () if said is None else (said,) if isinstance(said, int) else tuple(said)
+    values = () if said is None else tuple(said) if isinstance(said, list | tuple) else (said,)
     for k in values:
         if isinstance(k, bool) or not isinstance(k, int | np.integer):
             raise InputTypeError(f"`top_k` is {said!r}, expected a whole number, or several")

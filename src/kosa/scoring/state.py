@@ -11,6 +11,7 @@ from kosa.scoring.result import Score
 from kosa.scoring.setup import Setup
 from kosa.scoring.stored import restore, stored
 from kosa.scoring.sums import Sums
+from kosa.scoring.view import View
 
 HOLDS = "predictions"
 
@@ -77,4 +78,4 @@ class State(Sums):
         Raises:
             InputError: no rows, or no weight; options that do not fit.
         """
-        return figures(self, confidence, bins, equal_mass, totals or {})
+        return figures(self, View.of(confidence, bins, equal_mass, totals or {}, self.setup.per))

@@ -21,7 +21,7 @@ from kosa.scoring.wholefile import lock, write_whole
 
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 _DTYPES = {"int64": "<i8", "float64": "<f8"}
 _DAMAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, MemoryError)
 _KINDS = {"predictions": "one set of predictions", "comparison": "a comparison of two"}
@@ -73,6 +73,10 @@ def _body(content: bytes, name: str) -> bytes:
         raise foreign from error
     if type(version) is not int or version < 1:
         raise foreign
+    if version < VERSION:
+        raise InputError(
+            f"{name!r} has format {version}, of a Kosa before its first release, which is no longer read; score again"
+        )
     if version > VERSION:
         raise InputError(
             f"{name!r} was written by a newer Kosa: its format is {version}, this one reads {VERSION}; upgrade"

@@ -23,7 +23,8 @@ def stored(sums: Sums) -> dict[str, Any]:
         "ranges": [list(pair) for pair in sums.ranges],
         "sources": [source.stored() for source in sums.sources],
         "notes": sums.notes,
-        "units": {unit: found.stored() for unit, found in zip(sums.setup.per, sums.units, strict=True)},
+        # By number: a unit's name may be any.
+        "units": {str(at): found.stored() for at, found in enumerate(sums.units)},
         "parts": parts,
     }
 
@@ -47,7 +48,7 @@ def restore(sums: Sums, values: dict[str, Any]) -> None:
         )
     if set(values["parts"]) != set(PARTS) or len(values["units"]) != len(setup.per):
         raise ValueError("a part that is missing")
-    sums.units = [of_size(values["units"][unit], 1) for unit in setup.per]
+    sums.units = [of_size(values["units"][str(at)], 1) for at in range(len(setup.per))]
     if int(sums.classes.rows.sum()) > rows or (sums.correct.rows > sums.classes.rows).any():
         raise ValueError("more rows than there are")
 

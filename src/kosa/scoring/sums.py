@@ -50,7 +50,7 @@ class Sums:
         self.confident, self.hits = ExactSums(CONFIDENCES + 1), ExactSums(CONFIDENCES + 1)
         self.confusions = Confusions(classes, weighted)
         # By how many classes come before the target's: only the first few are asked for.
-        self.ranks = Tally(max(setup.top_k, default=0) + 1, weighted)
+        self.ranks = Tally(min(max(setup.top_k, default=0), classes) + 1, weighted)
         self.units = [ExactSums() for _ in setup.per]
         self.groups = Groups(weighted)
         self.tempered = ExactSums(COLUMNS if setup.temperature else 0)
