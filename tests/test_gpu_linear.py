@@ -513,8 +513,8 @@ def test_chunks_are_few_equal_and_of_whole_tiles():
 
 def test_the_grid_takes_every_tile_once_and_fills_the_card_evenly():
     """The order of programs is that of `project`, written here once more."""
-    h100 = evaluation.Card("cuda", 132, 50 << 20)
-    tile = evaluation.tiles("cuda", 2, "ieee")
+    h100 = evaluation.Card("cuda", 132, 50 << 20, 227 << 10)
+    tile = evaluation.tiles(h100, 2, "ieee")
     for rows, classes, features in (
         (8192, 128256, 4096),
         (300, 128256, 4096),

@@ -33,6 +33,7 @@ class Card(NamedTuple):
     name: str  # "cuda", "hip", or "cpu" where kernels are interpreted
     processors: int
     l2: int  # bytes
+    shared: int  # bytes of a processor, of which a program may have nearly all
 
 
 class Grid(NamedTuple):
@@ -47,9 +48,13 @@ class Grid(NamedTuple):
 def card(device: torch.device) -> Card:
     """Ask the device."""
     if device.type != "cuda":
-        return Card("cpu", 4, 1 << 20)
+        return Card("cpu", 4, 1 << 20, 0)
     found = torch.cuda.get_device_properties(device)
-    return Card("hip" if torch.version.hip else "cuda", found.multi_processor_count, found.L2_cache_size)
+    if torch.version.hip:  # names the L2 of one of several dies, and not the cache behind them
+        return Card("hip", found.multi_processor_count, max(found.L2_cache_size, 32 << 20), 64 << 10)
+    return Card(
+        "cuda", found.multi_processor_count, found.L2_cache_size, found.shared_memory_per_multiprocessor
+    )
 
 
 def precision(dtype: torch.dtype) -> str:
@@ -59,17 +64,20 @@ def precision(dtype: torch.dtype) -> str:
     return "ieee"
 
 
-def tiles(name: str, itemsize: int, how: str) -> Tiles:
+def tiles(at: Card, itemsize: int, how: str) -> Tiles:
     """The tile of a product, for reasons that docs/gpu.md gives."""
-    if name == "cpu":
+    if at.name == "cpu":
         return Tiles(16, 32, 16, 4, 1)
-    if name == "hip":
+    if at.name == "hip":
         return Tiles(128, 256, 128 // itemsize, 8, 2)
     if itemsize == 4 and how == "ieee":
         return Tiles(128, 128, 16, 8, 2)
+    if at.shared < 96 << 10:
+        return Tiles(128, 128, 64 // itemsize, 8, 2)
     return Tiles(128, 256, 128 // itemsize, 8, 3)
 
 
+@lru_cache
 def grid(
     rows: int, classes: int, row_bytes: int, figure_bytes: int, tile: Tiles, at: Card, memory: int
 ) -> Grid:
@@ -118,7 +126,7 @@ def run(
     most = max(1, memory // figure_bytes)
     size = triton.cdiv(rows, triton.cdiv(rows, most)) if rows else 1
     at, how = card(hidden.device), precision(weight.dtype)
-    tile = tiles(at.name, weight.itemsize, how)
+    tile = tiles(at, weight.itemsize, how)
     flags = {"SPREAD": spread, "STATISTICS": others is not None}
     inverse = 1.0 / options.temperature
     row_bytes = features * hidden.itemsize
