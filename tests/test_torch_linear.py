@@ -385,6 +385,8 @@ def test_minus_the_loss_of_statistics_is_the_log_probability_of_the_token_chosen
         ({"linear_weight": np.zeros((4, 2))}, TypeError, r"`linear_weight` must be a torch.Tensor"),
         ({"linear_weight": torch.zeros(0, 2)}, ValueError, r"`linear_weight` has no classes: shape \(0, 2\)"),
         ({"linear_weight": torch.zeros(4, 3)}, ValueError, r"they are \(3, 2\) and \(4, 3\)"),
+        ({"linear_weight": torch.zeros(4, 2).to_sparse()}, TypeError, r"`linear_weight` must be a dense tensor"),
+        ({"sample_weight": torch.ones(3).to_sparse()}, TypeError, r"`sample_weight` must be a dense tensor"),
         ({"linear_bias": torch.zeros(3)}, ValueError, r"`linear_bias` must have shape \(4,\), but has shape \(3,\)"),
         ({"linear_bias": np.zeros(4)}, TypeError, r"`linear_bias` must be a torch.Tensor"),
         ({"linear_bias": [0.0] * 4}, TypeError, r"`linear_bias` must have the dtype of `input`"),
@@ -418,6 +420,13 @@ def test_many_heads_have_no_sequence_to_shift():
         kosa.torch.linear_cross_entropy(drawn(2, 3), drawn(4, 2, 3), indices(2, 2, classes=4), shift=1)
     with pytest.raises(ValueError, match=r"`linear_weight` must be \(C, D\), but has shape \(4, 2, 3\)"):
         kosa.torch.linear_row_statistics(drawn(2, 3), drawn(4, 2, 3), indices(2, 2, classes=4))
+
+
+def test_statistics_ignore_no_index_of_probabilities():
+    with pytest.raises(
+        ValueError, match=r"`ignore_index` marks class indices, but `target` holds probabilities"
+    ):
+        kosa.torch.linear_row_statistics(drawn(2, 3), drawn(4, 3), torch.ones(2, 4), ignore_index=1)
 
 
 def test_statistics_of_rows_that_shift_leaves_without_a_distribution():

@@ -94,7 +94,7 @@ def tensor_like(value: Any, name: str, like: Tensor) -> Tensor:
                 f"`{name}` is on {value.device}, but the predictions are on {like.device}: move it there with "
                 f"`{name}.to({str(like.device)!r})`"
             )
-        return value
+        return _dense(value, name)
     if isinstance(value, list | tuple | int | float):
         wide = torch.float64 if np.asarray(value).dtype.kind == "f" else None
         return torch.as_tensor(value, dtype=wide, device=like.device)
@@ -103,6 +103,14 @@ def tensor_like(value: Any, name: str, like: Tensor) -> Tensor:
         f"`{name}` must be a torch.Tensor as the predictions are, but is a {came}: convert it, for example with "
         "torch.as_tensor"
     )
+
+
+def _dense(value: Tensor, name: str) -> Tensor:
+    if value.layout != torch.strided:
+        raise TypeError(
+            f"`{name}` must be a dense tensor, but has layout {value.layout}: `{name}.to_dense()`"
+        )
+    return value
 
 
 def floating(value: Any, name: str) -> Tensor:
@@ -117,13 +125,9 @@ def floating(value: Any, name: str) -> Tensor:
         raise TypeError(
             f"`{name}` must be floating (float16, bfloat16, float32, float64), but is {value.dtype}"
         )
-    if value.layout != torch.strided:
-        raise TypeError(
-            f"`{name}` must be a dense tensor, but has layout {value.layout}: `{name}.to_dense()`"
-        )
     if value.device.type not in ("cpu", "meta"):
         raise TypeError(f"`{name}` is on {value.device}, where Kosa has no kernels yet: `{name}.cpu()`")
-    return value
+    return _dense(value, name)
 
 
 def autocast(x: Tensor) -> torch.dtype | None:

@@ -217,6 +217,8 @@ def linear_row_statistics(
         raise ValueError(f"`linear_weight` must be (C, D), but has shape {tuple(w.shape)}")
     bias = None if linear_bias is None else arrays.tensor_like(linear_bias, "linear_bias", x)
     _check_shapes(x, w, bias)
+    if ignore_index is not None and getattr(target, "is_floating_point", bool)():
+        raise ValueError(_NO_IGNORED_PROBABILITIES)
     options = Options(
         "logits",
         -1,
