@@ -166,6 +166,19 @@ def test_nan_in_a_class_weight_spoils_the_rows_that_use_it():
     assert smoothed.isnan().all()
 
 
+def test_infinite_class_weights_warn_of_nothing():
+    z, weight = (
+        logits((3, 4), torch.float32).requires_grad_(),
+        torch.tensor([1.0, float("inf"), 1e300, 1.0]).double(),
+    )
+    for reduction in ("sum", "none"):
+        loss = kosa.torch.cross_entropy(
+            z, torch.tensor([0, 1, 2]), weight, label_smoothing=1.0, reduction=reduction
+        )
+        loss.sum().backward()
+        assert not loss.isfinite().any()
+
+
 def test_a_mean_of_nothing_is_nan_or_zero_with_gradient_zero():
     """Named in docs/differences.md: PyTorch's gradient is NaN where weights are 0."""
     for target, weight in (

@@ -233,11 +233,9 @@ def losses_worker(
         if smoothing != 0.0:
             # The index keeps 1 − ε of its weight; the rest is one row that all rows share.
             each = index_weight if index_weight.size else np.ones(classes)
-            index_weight, t, t_steps = (
-                each * (1.0 - smoothing),
-                (each * (smoothing / classes)).astype(working),
-                (0, 0, 0, 1),
-            )
+            with np.errstate(all="ignore"):  # weights may be infinite
+                index_weight, t = each * (1.0 - smoothing), (each * (smoothing / classes)).astype(working)
+            t_steps = (0, 0, 0, 1)
             index_weight.flags.writeable = t.flags.writeable = False
 
     where = (plan.inner, classes)
@@ -340,7 +338,8 @@ def binary_cross_entropy(
             if out is not None:
                 out[...] = 0
             return Reduced(as_loss(np.nan if options.empty == "nan" else 0.0, predictions), out)
-        losses = binary_losses(predictions, targets, pos_weight, row_weight, options, 1.0 / divisor, out)
+        losses = np.empty(predictions.size)
+        binary_losses(predictions, targets, pos_weight, row_weight, options, 1.0 / divisor, losses, out)
         if options.reduction == "none":
             return Reduced(as_loss(losses, predictions).reshape(predictions.shape)[()], out)
         return Reduced(as_loss(np.add.reduce(losses) / divisor, predictions), out)
@@ -353,10 +352,10 @@ def binary_losses(
     row_weight: Array,
     options: Options,
     scale: float,
+    losses: Array,
     out: Array | None,
-) -> Array:
-    """Return the losses in C order, float64; where `out` is given write the gradient of scale·Σ losses to it."""
-    losses = np.zeros(predictions.size)
+) -> None:
+    """Fill `losses` (float64, in C order) and, where it is given, `out`, the gradient of scale·Σ losses."""
     x, t = _vector(predictions), _vector(targets)
     integers = targets.dtype == np.int8
     written = out
@@ -374,7 +373,6 @@ def binary_losses(
     share_rows(x.size, 1, worker)
     if out is not None and written is not out:
         out[...] = written
-    return losses
 
 
 def _vector(array: Array) -> Array:

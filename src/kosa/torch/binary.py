@@ -7,35 +7,16 @@ q·t/y² + (1 − t)/(1 − y)² from probabilities.
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from kosa.cpu import arguments, engine
+from kosa.dispatch import options_of
 from kosa.loss import Options
-from kosa.torch import arrays, dense
+from kosa.torch import arrays, dense, host
 
 
-def _run(
-    predictions: Tensor, targets: Tensor, pos_weight: Tensor | None, weight: Tensor | None,
-    kind: str, ignore_index: int, label_smoothing: float, out: Tensor | None,
-) -> Tensor:  # fmt: skip
-    options = Options(
-        kind=kind,  # type: ignore[arg-type]
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        reduction="none",
-    )
-    x = arrays.array(predictions)
-    t = arrays.array(targets)
-    if not targets.dtype.is_floating_point:
-        t = arguments.binary_targets(t, x.shape, kind, ignore_index)
-    own = None if out is None else arrays.array(out)
-    with np.errstate(all="ignore"):
-        losses = engine.binary_losses(
-            x, t, arrays.vector(pos_weight), arrays.vector(weight), options, 1.0, own
-        )
-    return torch.from_numpy(losses.reshape(x.shape))
+def _options(kind: str, ignore_index: int, label_smoothing: float) -> Options:
+    return options_of(kind, -1, ignore_index, label_smoothing)
 
 
 def binary_losses_kernel(
@@ -43,7 +24,10 @@ def binary_losses_kernel(
     ignore_index: int, label_smoothing: float,
 ) -> Tensor:  # fmt: skip
     """Return the loss of each element, float64. Weights have the predictions' shape."""
-    return _run(predictions, targets, pos_weight, weight, kind, ignore_index, label_smoothing, None)
+    options = _options(kind, ignore_index, label_smoothing)
+    losses = predictions.new_empty(predictions.shape, dtype=torch.float64)
+    host.binary_losses(predictions, targets, pos_weight, weight, options, losses=losses.view(-1))
+    return losses
 
 
 binary_losses_op = torch.library.custom_op("kosa::binary_losses", binary_losses_kernel, mutates_args=())
@@ -59,9 +43,11 @@ def binary_gradients_kernel(
     kind: str, ignore_index: int, label_smoothing: float,
 ) -> Tensor:  # fmt: skip
     """Return ∂(Σ upstream·loss)/∂predictions."""
-    out = arrays.memory(predictions)
+    options = _options(kind, ignore_index, label_smoothing)
     scaled = upstream if weight is None else upstream * weight
-    _run(predictions, targets, pos_weight, scaled, kind, ignore_index, label_smoothing, out)
+    out = arrays.memory(predictions)
+    losses = predictions.new_empty(predictions.numel(), dtype=torch.float64)
+    host.binary_losses(predictions, targets, pos_weight, scaled, options, losses=losses, out=out)
     return out
 
 

@@ -43,7 +43,7 @@ def row_losses_kernel(
     """Return the loss of each row, float64."""
     options = options_of(kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss)
     losses = predictions.new_empty(rows_of(predictions, axis), dtype=torch.float64)
-    host.run(predictions, targets, class_weight, row_weight, options, losses=losses, target=target)
+    host.run(predictions, targets, class_weight, row_weight, options, losses=losses.view(-1), target=target)
     return losses
 
 
@@ -80,7 +80,7 @@ def row_gradients_kernel(
         weight,
         options,
         scale=scale,
-        losses=losses,
+        losses=losses.view(-1),
         out=out,
         target=target,
     )
