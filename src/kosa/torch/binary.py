@@ -110,11 +110,7 @@ class BinaryLosses(torch.autograd.Function):
     def forward(*args: Any) -> Tensor:
         return (binary_losses_kernel if dense.direct(args[0]) else binary_losses_op)(*args)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:4])
-        ctx.save_for_forward(*inputs[:4])
-        ctx.options = inputs[4:]
+    setup_context = dense.keeps(4)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
@@ -138,11 +134,7 @@ class BinaryGradients(torch.autograd.Function):
     def forward(*args: Any) -> Tensor:
         return (binary_gradients_kernel if dense.direct(*args[:2]) else binary_gradients_op)(*args)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:5])
-        ctx.save_for_forward(*inputs[:5])
-        ctx.options = inputs[5:]
+    setup_context = dense.keeps(5)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> Any:

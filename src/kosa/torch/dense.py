@@ -159,6 +159,17 @@ def applied(eager: Any, traced: Any, operator: Any, *args: Any) -> Any:
     return eager.apply(*args) if derived else eager.forward(*args)
 
 
+def keeps(tensors: int) -> Any:
+    """The setup_context of a Function whose first so many arguments are tensors, and the others options."""
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs[:tensors])
+        ctx.save_for_forward(*inputs[:tensors])
+        ctx.options = inputs[tensors:]
+
+    return staticmethod(setup_context)
+
+
 def front(x: Any, dim: int | None, size: int) -> Any:
     """The tensor with vmap's dimension first, repeated along it where it had none."""
     if not isinstance(x, Tensor):
@@ -269,11 +280,7 @@ class RowLosses(torch.autograd.Function):
     def forward(*args: Any) -> Tensor:
         return (row_losses_kernel if direct(args[0]) else row_losses_op)(*args)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:4])
-        ctx.save_for_forward(*inputs[:4])
-        ctx.options = inputs[4:]
+    setup_context = keeps(4)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
@@ -306,11 +313,7 @@ class RowGradients(torch.autograd.Function):
     def forward(*args: Any) -> Tensor:
         return (row_gradients_kernel if direct(*args[:2]) else row_gradients_op)(*args)[1]
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:5])
-        ctx.save_for_forward(*inputs[:5])
-        ctx.options = inputs[5:]
+    setup_context = keeps(5)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> Any:
@@ -352,7 +355,7 @@ class TargetGradients(torch.autograd.Function):
     def forward(*args: Any) -> Tensor:
         return (target_gradients_kernel if direct(*args[:2]) else target_gradients_op)(*args)
 
-    setup_context = RowGradients.setup_context
+    setup_context = keeps(5)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> Any:
