@@ -1,6 +1,8 @@
 """Many files as one data set: which they are, in what order, what is said of the bad one, and damage of every kind."""
 
 import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -245,3 +247,38 @@ def test_pages_of_columns_with_dots_in_their_names_are_planned_for(tmp_path: Pat
         reader = ParquetFile(str(tmp_path / "dots.parquet"))
         held.append(reader.held(Selection("logits", tuple(table.column_names), (), None, None, None)))
     assert held[0] == held[1]
+
+
+_SHORTENED = """
+import os, sys
+from kosa.scoring.columns import Selection
+from kosa.scoring.errors import InputError
+from kosa.scoring.files import open_file
+reader = open_file(sys.argv[1])
+chunks = reader.chunks(Selection("logits", ("z",), ("y",), None, None, None), 1000)
+next(chunks)
+os.truncate(sys.argv[1], os.path.getsize(sys.argv[1]) // 3)
+try:
+    for columns, _ in chunks:
+        sum(map(len, columns.values()))
+except InputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("form", "text"), [("parquet", "row group 1 (from 0"), ("arrow", "has become shorter while it was read")]
+)
+def test_a_file_that_becomes_shorter_is_an_error(form: str, text: str, tmp_path: Path) -> None:
+    # In a process of its own: reading on in a map would end it without a word.
+    table = pa.table({"z": np.random.default_rng(1).normal(size=100_000), "y": np.arange(100_000)})
+    path = tmp_path / f"z.{form}"
+    if form == "parquet":
+        pq.write_table(table, path, row_group_size=20_000, compression="none", use_dictionary=False)
+    else:
+        pa.feather.write_feather(table, path, compression="uncompressed", chunksize=20_000)
+    done = subprocess.run(
+        [sys.executable, "-c", _SHORTENED, str(path)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert text in done.stdout

@@ -111,7 +111,8 @@ def read_rows(
             step = rows or rows_per_batch(width(columns, selection)) if end > begin else 1
             for at in range(begin, end, step):
                 last = min(at + step, end)
-                part = {name: column[at:last] for name, column in columns.items()}
+                whole = at == 0 and last == count
+                part = columns if whole else {name: column[at:last] for name, column in columns.items()}
                 batch = _assemble(part, selection, place, untyped)
                 inner = None if isinstance(columns, Documents) else read + last
                 done = after if last == count else inner
