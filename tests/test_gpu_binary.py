@@ -76,6 +76,11 @@ def test_extremes_of_logits(device):
     assert grad[:4].tolist() == [0, 0, 1, -1]
 
 
+def test_nan_is_nan_though_both_factors_are_zero(device):
+    loss, grad = check(device, np.ones(2), "logits", np.array([NAN, 1.0]), pos_weight=np.zeros(2))
+    assert np.isnan(loss).tolist() == np.isnan(grad).tolist() == [True, False]
+
+
 def test_extremes_of_probabilities(device):
     y = np.array([0.0, 1.0, 0.0, 1.0, NAN, INF, -INF, 1.5, -0.5])
     t = np.array([0, 1, 1, 0, 1, 1, 0, 1, 0])
