@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import kosa
 from kosa import definition
+from kosa.cpu import accumulate
 
 # float64: sums of some products in another order; float32: as many roundings of its products; 16 bits are widened
 # to float32 for the products, so their gradients differ by one rounding to 16 bits.
@@ -244,3 +245,19 @@ def test_rows_that_shift_leaves_without_a_distribution_have_no_loss_and_no_score
             assert (figure[:, -1] == 0).all()
             assert (figure[:, :-1] > 0).all()
         np.testing.assert_allclose(stats.lse, np.log(np.exp(hidden @ weight.T).sum(-1)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(70, 130), (64, 1), (1, 64), (65, 3), (16400, 130), (0, 3), (3, 0)])
+def test_sums_of_products_are_rounded_once_and_transposed(shape):
+    """Shapes within, beside and beyond a tile of 64, and of more than one chunk."""
+    rng = np.random.default_rng(0)
+    parts = [rng.standard_normal(shape, np.float32).astype(ml_dtypes.bfloat16) for _ in range(3)]
+    total, out = np.full(shape, np.nan, np.float32), np.full(shape[::-1], 7, np.uint16)
+    for i, part in enumerate(parts):
+        accumulate.accumulate(part.view(np.uint16).reshape(-1), total.reshape(-1), i == 0)
+    a, b, c = (part.astype(np.float32) for part in parts)
+    assert np.array_equal(total, a + b + c)
+    accumulate.transpose(total, out)
+    assert np.array_equal(out, (a + b + c).T.astype(ml_dtypes.bfloat16).view(np.uint16))
+    accumulate.transpose(parts[0].view(np.uint16), out)
+    assert np.array_equal(out, parts[0].T.view(np.uint16))
