@@ -128,6 +128,35 @@ def test_statistics_are_those_of_the_written_logits(device, data):
             close(a, b, e, 4 * FLOOR[dtype], "loss" if name == "loss" else name)
 
 
+@pytest.mark.parametrize("splits", [1, 2, 5])
+@pytest.mark.parametrize("plain", [True, False])
+def test_tiles_of_a_split_and_splits_merge_to_the_same_figures(device, monkeypatch, splits, plain):
+    """150 classes are five of the interpreter's tiles; logits far apart and near each other, and masked classes."""
+    monkeypatch.setattr(evaluation, "grid", lambda *_: evaluation.Grid(3, splits, 2))
+    if device == "cuda":
+        monkeypatch.setattr(evaluation, "tiles", lambda *_: evaluation.Tiles(16, 32, 16, 4, 1))
+    x, w, bias = drawn(37, 5).mul(3.0), drawn(150, 5, seed=1), drawn(150, seed=2)
+    x[::2] *= 0.1
+    bias[[3, 77]] = -INF
+    bias[32:64] = -INF
+    y, row_weight = indices(37, classes=32), torch.linspace(0.0, 2.0, 37)
+    y[5] = -100
+    class_weight = torch.linspace(0.0, 2.0, 150).masked_fill(bias == -INF, 0.0)
+    given = {} if plain else {"label_smoothing": 0.2, "temperature": 0.7, "z_loss": 0.01}
+    weights = {} if plain else {"class_weight": class_weight, "sample_weight": row_weight}
+    tensors = [t.to(device) for t in (x, w, bias, y)]
+    figures = linear.statistics_of(
+        *tensors, *(weights[name].to(device) if weights else None for name in ("class_weight", "sample_weight")),
+        Options(**given), 20_000,
+    )  # fmt: skip
+    z = F.linear(x.double(), w.double(), bias.double()).numpy()
+    want = definition.statistics(
+        y.numpy(), logits=z, **given, **{k: v.double().numpy() for k, v in weights.items()}
+    )
+    for name, figure, exact in zip(want._fields, figures, want, strict=True):
+        np.testing.assert_allclose(figure.cpu(), exact, rtol=5e-6, atol=2e-6, err_msg=name)
+
+
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("workspace", [0, None])
 def test_statistics_of_rows_that_shift_leaves_without_a_target(device, workspace, soft):
