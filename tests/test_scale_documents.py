@@ -130,7 +130,7 @@ def test_workers_give_the_same_bits_as_one_process(run: Run, size: int | None) -
 
 def test_dask_gives_the_same_bits(ours: list[Path], theirs: list[Path]) -> None:
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
     ) as cluster:
         assert alone(ours, on=cluster.scheduler_address) == alone(ours)
         assert alone(ours, on=cluster.scheduler_address, against=theirs) == alone(ours, against=theirs)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -19,7 +20,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import kosa
-from kosa.scoring import InputError, State, memory, parallel, parts
+from kosa.cpu import threads
+from kosa.scoring import InputError, State, batch, dask, memory, parallel, parts
+from kosa.scoring.ahead import ahead
+from kosa.scoring.errors import Place
+from kosa.scoring.scorer import Scorer
 
 ROWS, CLASSES = 3000, 5
 RANDOM = np.random.default_rng(0)
@@ -194,7 +199,7 @@ def test_a_killed_process_of_a_real_pool_is_replaced(
 
 def test_dask_workers_give_the_same_bits_though_one_is_killed(files: list[Path], whole: Any) -> None:
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
     ) as cluster:
         assert score(files, on=cluster.scheduler_address) == whole
         killed = []
@@ -208,9 +213,41 @@ def test_dask_workers_give_the_same_bits_though_one_is_killed(files: list[Path],
         assert killed
 
 
-def test_a_scheduler_that_is_not_there(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from kosa.scoring import dask
+def test_what_is_to_work_alone_uses_one_thread() -> None:
+    """So a worker of Dask that has one thread to give gives no more."""
+    seen: list[int] = []
 
+    def items() -> Any:
+        for _ in range(3):
+            seen.append(threading.get_ident())
+            yield seen[-1]
+
+    with threads.alone():
+        with threads.alone():
+            assert threads.num_threads() == 1
+        assert list(ahead(items())) == [threading.get_ident()] * 3
+    assert not threads.is_alone()
+    assert threading.get_ident() not in list(ahead(items()))
+    asked: list[Any] = []
+
+    class Asked(Executor):
+        def submit(self, *args: Any, **options: Any) -> "Future[Any]":  # type: ignore[override]
+            asked.append((args, options))
+            return Future()
+
+    dask._OneThread(Asked()).submit(max, 3, key=None)
+    assert asked == [((dask.in_one_thread, max, 3), {"key": None})]
+
+
+def test_what_every_part_is_sent_does_not_grow_with_the_classes() -> None:
+    scorer = Scorer("logits", None, force=False, worst=5)
+    scorer.start(batch.Batch(np.zeros((1, 2000)), np.zeros(1, dtype=int), None, None, Place(), 0))
+    sent = pickle.dumps(scorer.fresh())
+    assert len(sent) < 1 << 17  # the table of confused pairs alone has 16 MiB
+    assert pickle.loads(sent).state.setup == scorer.state.setup
+
+
+def test_a_scheduler_that_is_not_there(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask, "_SECONDS", 1)
     with pytest.raises(
         InputError, match=r"`on`: no Dask scheduler answers at 'tcp://127.0.0.1:1' within 1 s"

@@ -3,13 +3,15 @@
 import itertools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 _threads: int | None = None
+_own = threading.local()
 
 
 def _available() -> int:
@@ -44,9 +46,27 @@ def _checked(n: int) -> int:
 def num_threads() -> int:
     """Return how many threads a call may use."""
     global _threads
+    if is_alone():
+        return 1
     if _threads is None:
         _threads = _configured()
     return _threads
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within, what the calling thread asks for is done by it alone: others share the processors already."""
+    before = is_alone()
+    _own.alone = True
+    try:
+        yield
+    finally:
+        _own.alone = before
+
+
+def is_alone() -> bool:
+    """Whether the calling thread is to do all by itself."""
+    return getattr(_own, "alone", False)
 
 
 def set_num_threads(n: int) -> None:

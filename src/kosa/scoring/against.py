@@ -87,6 +87,16 @@ class PairScorer:
             found.state = PairState(self.state.ours.setup, self.state.theirs.setup, self._name)
         return found
 
+    def __getstate__(self) -> dict[str, Any]:
+        """As of a Scorer: without the state's tables."""
+        return self.__dict__ | {"state": None}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        self.__dict__ |= kept
+        ours, theirs = self._ours.state, self._theirs.state
+        if ours is not None and theirs is not None:
+            self.state = PairState(ours.setup, theirs.setup, self._name)
+
     def update(self, left: Batch, right: Batch) -> None:
         """Add a batch of both; rows that are not the same on both sides are an InputError that names the first."""
         if self.state is None:

@@ -5,11 +5,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
+from kosa.cpu.threads import is_alone
+
 T = TypeVar("T")
 
 
 def ahead(items: Iterator[T]) -> Generator[T, None, None]:
-    """The items, of which the next is made in another thread while one is used."""
+    """The items, of which the next is made in another thread while one is used, unless this thread is to work alone."""
+    if is_alone():
+        try:
+            yield from items
+        finally:
+            if isinstance(items, Generator):
+                items.close()
+        return
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="kosa-read") as reader:
         pending = reader.submit(next, items, end)

@@ -94,6 +94,13 @@ class Scorer:
         found.state = None if self.state is None else State(self.state.setup)
         return found
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the state's tables, which may be large and are empty where a scorer is sent: their setup says all."""
+        return self.__dict__ | {"state": None if self.state is None else self.state.setup}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        self.__dict__ |= kept | {"state": None if kept["state"] is None else State(kept["state"])}
+
     def _start(self, batch: Batch, width: int) -> None:
         """Learn the classes and the clip from the first batch."""
         self._width = width
