@@ -416,7 +416,7 @@ with lock({str(tmp_path / "run.state")!r}):
     ) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        with pytest.raises(InputError, match="is being written by another process"):
+        with pytest.raises(InputError, match="is being written by another process or thread"):
             score(files, state=tmp_path / "run.state")
         other.communicate("\n")
 

@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 import zlib
@@ -263,7 +264,9 @@ with lock({str(path)!r}):
         assert other.stdout.readline() == "locked\n"
         # Whatever goes wrong below, nobody waits for the other's end.
         request.addfinalizer(other.kill)
-        reason = "a.state' is being written by another process; wait for it, or write to another file"
+        reason = (
+            "a.state' is being written by another process or thread; wait for it, or write to another file"
+        )
         with pytest.raises(InputError, match=reason):
             state(0, 9).save(path) if way == "save" else lock(path).__enter__()
         assert not path.exists()
@@ -306,3 +309,31 @@ def test_missing_and_unwritable_places_are_named(tmp_path: Path) -> None:
         State.load(tmp_path / "nope.state")
     with pytest.raises(OSError, match=r"No such file or directory: '.*nowhere/a\.state'"):
         state(0, 1).save(tmp_path / "nowhere" / "a.state")
+
+
+def test_two_threads_are_two_writers(tmp_path: Path) -> None:
+    path, inside, leave = tmp_path / "a.state", threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock(path), lock(path):
+            inside.set()
+            leave.wait(20)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    assert inside.wait(20)
+    try:
+        with pytest.raises(InputError, match=r"a.state' is being written by another process or thread"):
+            state(0, 9).save(path)
+        assert not path.exists()
+    finally:
+        leave.set()
+        other.join()
+    state(0, 9).save(path)
+    assert os.listdir(tmp_path) == ["a.state"]
+
+
+def test_a_new_file_has_the_permissions_that_any_new_file_has(tmp_path: Path) -> None:
+    state(0, 9).save(tmp_path / "a.state")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "a.state").stat().st_mode == (tmp_path / "plain").stat().st_mode

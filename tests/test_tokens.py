@@ -301,6 +301,16 @@ def test_models_of_one_tokenizer_are_compared_token_by_token(documents):
         scored({"lp": np.array([-1.0, -2.0])}, against={"lp": np.array([-1.0, math.nan])}, padding="nan")
 
 
+def test_two_models_in_one_file(documents, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    other = [[value - 0.25 for value in entries] for entries in documents]
+    pq.write_table(pa.table({"lp": documents, "lq": other}), "lm.parquet")
+    words = "score lm.parquet --token-log-probs lp --against lm.parquet --against-token-log-probs lq --json -"
+    status, out, err = command(monkeypatch, capsys, words)
+    assert (status, err) == (0, "")
+    assert json.loads(out)["against"]["difference"] == pytest.approx(-0.25, rel=1e-12)
+
+
 def test_the_command_line(documents, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     lists = pa.array(padded(documents, None), pa.list_(pa.float64()))

@@ -197,8 +197,9 @@ def _scaled(command: Callable[..., None]) -> Callable[..., None]:
     help="Compare with these predictions of the same rows, row by row; repeatable.",
 )
 @click.option("--against-logits", metavar="COLUMNS", help="Their columns, if other than those of FILE...")
-@click.option("--against-probs", metavar="COLUMNS")
-@click.option("--against-log-probs", metavar="COLUMNS")
+@click.option("--against-probs", metavar="COLUMNS", help="The same, where they are probabilities.")
+@click.option("--against-log-probs", metavar="COLUMNS", help="The same, where they are log-probabilities.")
+@click.option("--against-token-log-probs", metavar="COLUMN", help="The same, where they are of tokens.")
 @_shown
 @_scaled
 def score(
@@ -225,6 +226,7 @@ def score(
     against_logits: str | None,
     against_probs: str | None,
     against_log_probs: str | None,
+    against_token_log_probs: str | None,
     bins: str,
     confidence: float,
     report: str | None,
@@ -243,7 +245,12 @@ def score(
     """
     from kosa.scoring import terminal
 
-    columns = {"logits": against_logits, "probs": against_probs, "log_probs": against_log_probs}
+    columns = {
+        "logits": against_logits,
+        "probs": against_probs,
+        "log_probs": against_log_probs,
+        "token_log_probs": against_token_log_probs,
+    }
     others = {kind: names for kind, names in columns.items() if names is not None}
     if others and not against:
         raise click.UsageError(f"`--against-{next(iter(others)).replace('_', '-')}` needs `--against FILE`")

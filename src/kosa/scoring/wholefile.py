@@ -2,15 +2,17 @@
 
 import errno
 import os
+import secrets
 import stat
-import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kosa.scoring.errors import InputError
 
-_held: dict[tuple[int, str], int] = {}  # locks of this process (after a fork: of its parent), by real path
+# Locks of this process (after a fork: of its parent) by who has them, a thread, and by real path.
+_held: dict[tuple[int, int, str], int] = {}
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -29,13 +31,16 @@ def _write(path: Path, content: bytes) -> None:
             path.write_bytes(content)
             return
     target = path.resolve()  # a link stays a link
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    name = target.parent / f".{target.name}.{secrets.token_hex(8)}.part"
+    # Not mkstemp, which gives the owner alone any permissions.
+    handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with open(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, _mode(target))
+        with suppress(FileNotFoundError):
+            os.chmod(name, stat.S_IMODE(target.stat().st_mode))
         os.replace(name, target)
     except BaseException:
         with suppress(OSError):
@@ -43,25 +48,15 @@ def _write(path: Path, content: bytes) -> None:
         raise
 
 
-def _mode(path: Path) -> int:
-    """The permissions of the file replaced, or those of any new file (mkstemp's are the owner's alone)."""
-    try:
-        return stat.S_IMODE(path.stat().st_mode)
-    except OSError:
-        mask = os.umask(0)
-        os.umask(mask)
-        return 0o666 & ~mask
-
-
 @contextmanager
 def lock(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Be the only process that writes a file; within, the same process may lock it again.
+    """Be the only one that writes a file, of all processes and threads; within, the same thread may lock it again.
 
     The lock is the operating system's, on a file `.NAME.lock` beside it, so it ends with its process, however that
-    ends. InputError where another process has it.
+    ends. InputError where another one has it.
     """
     target = Path(path).resolve()
-    key = (os.getpid(), str(target))
+    key = (os.getpid(), threading.get_ident(), str(target))
     if key in _held:
         _held[key] += 1
         try:
@@ -98,7 +93,7 @@ def _acquire(beside: Path, name: str) -> int:
         except (BlockingIOError, PermissionError) as error:
             os.close(handle)
             raise InputError(
-                f"{name!r} is being written by another process; wait for it, or write to another file"
+                f"{name!r} is being written by another process or thread; wait for it, or write to another file"
             ) from error
         except BaseException:
             os.close(handle)
