@@ -1,5 +1,6 @@
 """Columns of a file, as Arrow or NumPy arrays, to the NumPy arrays that are scored."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,21 @@ from numpy.typing import NDArray
 
 from kosa.scoring.classes import Coded
 from kosa.scoring.errors import InputError, InputTypeError, Place
+
+
+def array(values: Any, name: str) -> NDArray[Any]:
+    """As a NumPy array; what cannot be one is said."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        # NumPy has no bfloat16; float32 holds all its values.
+        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputTypeError(
+            f"`{name}`: a {type(values).__name__} is no array that NumPy can read ({error}); convert it first"
+        ) from error
 
 
 def numbers(column: Any, name: str, place: Place) -> NDArray[Any]:
@@ -19,6 +35,8 @@ def numbers(column: Any, name: str, place: Place) -> NDArray[Any]:
         return values.astype(np.float64)
     if values.dtype.kind != "f":
         raise InputTypeError(f"{place.name}: column {name!r} holds {values.dtype.name}, expected numbers")
+    if values.dtype.itemsize > 8:
+        raise InputTypeError(f"{place.name}: column {name!r} holds {values.dtype.name}; cast it to float64")
     if values.ndim > 2:
         raise InputError(f"{place.name}: column {name!r} has {values.ndim} axes, expected 1 or 2")
     return values
@@ -77,8 +95,11 @@ def matrix(columns: Sequence[Any], names: Sequence[str], place: Place) -> Apart:
 
 def counts(column: Any, unit: str, place: Place) -> NDArray[Any]:
     """A column of counts as (N,); a column of text is counted: its `bytes` in UTF-8, or its `characters`."""
+    if hasattr(column, "dictionary_decode"):
+        column = column.dictionary_decode()
     kind = "" if isinstance(column, np.ndarray) else str(column.type)
-    if kind not in ("string", "large_string", "string_view"):
+    texts = ("string", "large_string", "string_view")
+    if kind not in texts and not (unit == "bytes" and kind in ("binary", "large_binary")):
         return scalars(column, unit, place)
     import pyarrow.compute as pc
 
@@ -100,6 +121,8 @@ def labels(column: Any, name: str, place: Place, untyped: bool = False) -> "NDAr
     kind = arrow.types
     if kind.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if kind.is_temporal(column.type):
+        column = column.cast(arrow.string())
     if not (
         kind.is_string(column.type) or kind.is_large_string(column.type) or kind.is_string_view(column.type)
     ):
@@ -111,6 +134,15 @@ def labels(column: Any, name: str, place: Place, untyped: bool = False) -> "NDAr
 
 def code(values: NDArray[Any], place: Place) -> "NDArray[Any] | Coded":
     """A NumPy array of labels; one of strings (or of objects that all are strings) is coded."""
+    if values.dtype.kind == "S":
+        try:
+            values = np.char.decode(values, "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputTypeError(
+                f"{place.name}: labels of bytes that are no UTF-8; decode them first"
+            ) from error
+    if values.dtype.kind == "O" and values.ndim == 1 and all(type(value) is int for value in values):
+        return values.astype(np.int64)
     if values.dtype.kind == "O":
         for row, value in enumerate(values):
             if not isinstance(value, str):

@@ -18,10 +18,8 @@ from kosa.scoring.errors import InputError
 from kosa.scoring.exact import Floats
 from kosa.scoring.kinds import FORCE, strange, tolerance, why
 from kosa.scoring.remainder import among_others, among_soft, hits, ranks
-from kosa.scoring.rows import Rows
+from kosa.scoring.rows import MOST_WEIGHT, Rows
 from kosa.scoring.temperature import tempered
-
-_MOST_WEIGHT = 1e100  # so that neither its square nor its product with a loss overflows
 
 
 def clip_of(dtype: np.dtype[Any]) -> tuple[float, str]:
@@ -65,10 +63,10 @@ def _units(batch: Batch, used: NDArray[np.bool_]) -> dict[str, Floats]:
     found = {}
     for unit, counts in batch.units.items():
         count = np.asarray(counts, dtype=np.float64)
-        bad = ~((count >= 0) & (count <= _MOST_WEIGHT)) & used
+        bad = ~((count >= 0) & (count <= MOST_WEIGHT)) & used
         if bad.any():
             row = int(np.argmax(bad))
-            raise InputError(f"{batch.place.row(row)}: {count[row]} {unit}; expected 0 to {_MOST_WEIGHT:g}")
+            raise InputError(f"{batch.place.row(row)}: {count[row]} {unit}; expected 0 to {MOST_WEIGHT:g}")
         found[unit] = count
     return found
 
@@ -77,10 +75,10 @@ def _weights(batch: Batch) -> Floats | None:
     if batch.weights is None:
         return None
     weight = batch.weights.astype(np.float64)
-    bad = ~((weight >= 0) & (weight <= _MOST_WEIGHT))
+    bad = ~((weight >= 0) & (weight <= MOST_WEIGHT))
     if bad.any():
         row = int(np.argmax(bad))
-        raise InputError(f"{batch.place.row(row)}: weight {weight[row]}; expected 0 to {_MOST_WEIGHT:g}")
+        raise InputError(f"{batch.place.row(row)}: weight {weight[row]}; expected 0 to {MOST_WEIGHT:g}")
     return weight
 
 

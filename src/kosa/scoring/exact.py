@@ -152,9 +152,13 @@ class ExactSums:
 
     def integers(self) -> list[int]:
         """The finite part of each group's sum, exactly, in units of 1/SCALE."""
+        short, shift = self.short_integers()
+        return [whole << shift for whole in short]
+
+    def short_integers(self) -> tuple[list[int], int]:
+        """The finite part of each group's sum, exactly, in units of 2^shift/SCALE, in which numbers are short."""
         self._carry()
-        shift = _BITS * (self._low - _LOWEST)
-        return [_whole(limbs) << shift for limbs in self._limbs.tolist()]
+        return [_whole(limbs) for limbs in self._limbs.tolist()], _BITS * (self._low - _LOWEST)
 
     def values(self) -> Floats:
         """Each group's sum, rounded once."""
@@ -239,7 +243,8 @@ class ExactSums:
             and low >= _LOWEST
             and low + limbs.shape[1] <= _HIGHEST
             and (not len(index) or (index[0] >= 0 and index[-1] < groups and (np.diff(index) > 0).all()))
-            and (np.abs(limbs.astype(np.float64)) <= 2.0**31).all()
+            and ((limbs >= -(1 << 31)) & (limbs < 1 << 31)).all()
+            and not (np.isfinite(special) & (special != 0)).any()
         ):
             raise ValueError("sums that do not fit their groups")
         sums = cls(groups)

@@ -93,9 +93,15 @@ def _prior(state: Sums, weight: Fraction) -> float:
     """−Σ_k q_k log q_k·ΣT/Σw of the classes' frequencies q = T/ΣT, T_k = Σ w·t_k."""
     sums = state.classes.weight.copy()
     sums.merge(state.moved)
-    mass = sums.values()
-    share = mass[mass > 0] / sums.total()
-    return abs(math.fsum((-mass[mass > 0] * np.log(share)).tolist())) / rounded(weight)
+    mass, whole = sums.values(), sums.total()
+    some = mass > 0
+    logarithms = np.log(mass[some] / whole)
+    most = int(np.argmax(mass))
+    if mass[most] > whole / 2:
+        # The logarithm of a share near 1 has the digits of what is left of it.
+        rest = sums.exact() - sums.chosen(np.array([most])).exact()
+        logarithms[np.count_nonzero(some[:most])] = math.log1p(-rounded(rest / sums.exact()))
+    return abs(math.fsum((-mass[some] * logarithms).tolist())) / rounded(weight)
 
 
 def _top(state: Sums, weight: Fraction) -> tuple[TopScore, ...]:

@@ -36,7 +36,7 @@ _COMPRESSED = {".gz", ".bz2", ".zst", ".lz4"}
 
 def open_files(paths: Sequence[str | os.PathLike[str]]) -> list[Reader]:
     """The readers of all files that paths, directories and globs name; each row is there once."""
-    readers = [open_file(path) for path in _expand(paths)]
+    readers = [open_file(path) for path in expand(paths)]
     seen: dict[str, Reader] = {}
     for reader in readers:
         # An NPY file that holds no records is a column of the data set of its folder.
@@ -54,7 +54,7 @@ def open_files(paths: Sequence[str | os.PathLike[str]]) -> list[Reader]:
     return readers
 
 
-def _expand(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+def expand(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
     """The files that paths, directories and globs name: those of a directory and of a glob in sorted order."""
     files: list[str] = []
     for path in paths:

@@ -140,11 +140,12 @@ def squares(sums: TableSums) -> tuple[int, int, int, int]:
 
     Exact integers, in units of 1/SCALE².
     """
-    loss, weight = sums.loss.integers(), sums.rows.weight.integers()
+    loss, up = sums.loss.short_integers()
+    weight, across = sums.rows.weight.short_integers()
     pairs = [(s, w) for s, w in zip(loss, weight, strict=True) if w]
     return (
-        sum(s * s for s, _ in pairs),
-        sum(s * w for s, w in pairs),
-        sum(w * w for _, w in pairs),
+        sum(s * s for s, _ in pairs) << (2 * up),
+        sum(s * w for s, w in pairs) << (up + across),
+        sum(w * w for _, w in pairs) << (2 * across),
         len(pairs),
     )

@@ -1,5 +1,6 @@
 """How much memory a run takes, said before it starts: from the files' own sizes to the rows of a batch."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _UNITS = {
 _PROGRAM = 200_000_000  # bytes of Python, NumPy, pyarrow and compiled kernels
 _OWN = 20_000_000  # bytes of a state, without its table of confusions
 _PAIRS, _PAIR = 1 << 18, 350  # confusions kept at most, and bytes of one, what its figures take included
+_GROUPS = 80_000_000  # bytes of a table of as many groups as are kept, their names and figures included
 # Batches held at once: being read, waiting, being scored, and what allocators keep of those before. (Measured as peaks
 # of the process on 10 GB; lists come with as many bytes that say where each ends, and grow by doubling.)
 _COPIES, _COPIES_OF_LISTS = 6, 10
@@ -60,7 +62,10 @@ def in_bytes(text: str | int) -> int:
     found = re.fullmatch(r"([0-9_]*\.?[0-9]+)\s*([kmgt]i?)?b?", str(text).strip().lower())
     if not found:
         raise InputError(f"`memory` is {text!r}; expected a number of bytes, as in 500MB or 2GiB")
-    return int(float(found[1].replace("_", "")) * _UNITS[found[2] or ""])
+    size = float(found[1].replace("_", "")) * _UNITS[found[2] or ""]
+    if not math.isfinite(size):
+        raise InputError(f"`memory` is {str(text)[:20]}…; expected a number of bytes, as in 500MB or 2GiB")
+    return int(size)
 
 
 def plan(
@@ -75,6 +80,7 @@ def plan(
     widths = [first.predictions.shape[1] if first.predictions.ndim > 1 else 1 for first in firsts]
     row = sum(_row(each.selection, first) for each, first in zip(tables, firsts, strict=True))
     program = _PROGRAM + sum(_OWN + _PAIR * min(_PAIRS, width * width) for width in widths)
+    program += _GROUPS * sum(each.selection.group is not None for each in tables)
     pages = sum(max(map(_held, each.readers, repeat(each.selection))) for each in tables)
     columns = sum(len(each.selection.all) for each in tables)
     width = max(widths)

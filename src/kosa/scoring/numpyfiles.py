@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kosa.scoring.columns import Selection
+from kosa.scoring.convert import array
 from kosa.scoring.errors import InputError, InputTypeError
 from kosa.scoring.readers import Columns, one_line, rows_per_batch, width
 
@@ -55,7 +56,7 @@ class ArrayTable:
         self._arrays = arrays
 
     def chunks(self, selection: Selection, rows: int | None) -> Iterator[tuple[Columns, float]]:
-        yield {name: np.asarray(self._arrays[name]) for name in selection.all}, float("nan")
+        yield {name: array(self._arrays[name], name) for name in selection.all}, float("nan")
 
 
 class NpyFile:

@@ -1,6 +1,7 @@
 """How the command line shows a score and its errors; JSON is written whole or not at all."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePath
@@ -8,18 +9,28 @@ from pathlib import Path, PurePath
 from rich.console import Console
 
 from kosa.scoring.errors import InputError
+from kosa.scoring.files import expand
 from kosa.scoring.result import Score
 from kosa.scoring.wholefile import write_whole
 
 _FILE_WIDTH = 110  # of the table, where the output is a file and has no width of its own
 
 
-def check_paths(json_path: str | None, report: str | None) -> None:
-    """Say before the work that its JSON or its report could not be written."""
-    if json_path is not None and json_path != "-":
-        check_writable(Path(json_path))
-    if report is not None:
-        check_writable(Path(report))
+def check_paths(
+    json_path: str | None, report: str | None, state: str | None = None, read: Sequence[str] = ()
+) -> None:
+    """Say before the work that its JSON or its report could not be written, or would replace what is read."""
+    written = {"--json": json_path if json_path != "-" else None, "--report": report}
+    seen = {os.path.realpath(path): f"the input {path!r}" for path in expand(read) if os.path.exists(path)}
+    if state is not None:
+        seen[os.path.realpath(state)] = f"the state {state!r}"
+    for option, path in written.items():
+        if path is None:
+            continue
+        check_writable(Path(path))
+        taken = seen.setdefault(os.path.realpath(path), f"{option} {path!r}")
+        if taken != f"{option} {path!r}":
+            raise InputError(f"`{option}` {path!r} would replace {taken}; give it another name")
 
 
 def show(
@@ -44,34 +55,49 @@ def show(
     console.print(result)
 
 
+# Arguments of `kosa.score` that are options; the state's and the table's own names are none.
+_OPTIONS = frozenset(
+    [
+        "against",
+        "batch_size",
+        "bins",
+        "classes",
+        "confidence",
+        "documents",
+        "force",
+        "group",
+        "id",
+        "jobs",
+        "lang",
+        "log_probs",
+        "logits",
+        "mask",
+        "memory",
+        "on",
+        "padding",
+        "per",
+        "probs",
+        "report",
+        "state",
+        "target",
+        "temperature",
+        "token_log_probs",
+        "top_k",
+        "weight",
+        "worst",
+    ]
+)
+
+
+def _as_option(found: re.Match[str]) -> str:
+    return f"`--{found[1].replace('_', '-')}`" if found[1] in _OPTIONS else found[0]
+
+
 def message(error: Exception) -> str:
     """An error as one line for the user, who typed options where Python has arguments."""
     if isinstance(error, InputError):
         text = " ".join(str(error).split())
-        for name in ("log_probs", "batch_size", "top_k", "token_log_probs"):
-            text = text.replace(f"`{name}`", f"`--{name.replace('_', '-')}`")
-        for name in (
-            "logits",
-            "probs",
-            "target",
-            "weight",
-            "classes",
-            "force",
-            "group",
-            "per",
-            "bins",
-            "confidence",
-            "against",
-            "documents",
-            "padding",
-            "mask",
-            "memory",
-            "jobs",
-            "on",
-            "state",
-        ):
-            text = text.replace(f"`{name}`", f"`--{name}`")
-        return text
+        return re.sub(r"`([a-z_]+)`", _as_option, text)
     if isinstance(error, OSError) and error.filename:
         return f"cannot read or write {error.filename!r}: {error.strerror}"
     return " ".join(str(error).split())

@@ -7,9 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kosa.scoring.classes import Coded
-from kosa.scoring.errors import InputError
+from kosa.scoring.errors import InputError, InputTypeError
 from kosa.scoring.exact import Floats, Integers
 from kosa.scoring.temperature import COLUMNS
+
+MOST_WEIGHT = 1e100  # so that neither its square nor its product with a loss overflows
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Rows:
         for name, values in arrays.items():
             if isinstance(values, np.ndarray | Coded) and len(values) != len(self.loss):
                 raise InputError(f"`{name}` has {len(values)} rows, `loss` {len(self.loss)}")
+        self._check_floats(arrays)
         if not len(self.loss):
             return
         rank_end = np.iinfo(np.int64).max
@@ -70,6 +73,20 @@ class Rows:
         for name, matrix, width in (("mass", self.mass, classes), ("tempered", self.tempered, COLUMNS)):
             if matrix is not None and matrix.shape != (len(self.loss), width):
                 raise InputError(f"`{name}` has shape {matrix.shape}, expected {(len(self.loss), width)}")
+
+    def _check_floats(self, arrays: dict[str, Any]) -> None:
+        for name, values in arrays.items():
+            if name in ("first", "label", "predicted", "rank", "group") or not isinstance(values, np.ndarray):
+                continue
+            # What is exact is the bits of a float64: those of another type would be read as others.
+            if values.dtype != np.float64 or values.ndim != 1 + (name in ("mass", "tempered")):
+                raise InputTypeError(
+                    f"`{name}` is {values.dtype.name} of {values.ndim} axes, expected float64 a row"
+                )
+            if (name == "weight" or name in self.units) and not (
+                (values >= 0) & (values <= MOST_WEIGHT)
+            ).all():
+                raise InputError(f"`{name}` holds what is none of 0 to {MOST_WEIGHT:g}")
 
     def chosen(self, index: Integers) -> "Rows":
         """Some of the rows; their numbers are lost, and their ids."""

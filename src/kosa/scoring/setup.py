@@ -5,6 +5,8 @@ from typing import Any
 
 from kosa.scoring.errors import InputError
 
+_KINDS = ("logits", "probs", "log_probs", "token_log_probs")
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -68,7 +70,9 @@ class Setup:
                 raise ValueError(f"{name} is no {kind.__name__}")
         if not setup.classes or not isinstance(setup.group, str | None) or setup.worst < 0:
             raise ValueError("no setup of a state")
-        if any(k < 1 for k in setup.top_k) or setup.clip != setup.clip:
+        if setup.predictions not in _KINDS or len(set(setup.classes)) < len(setup.classes):
+            raise ValueError("no setup of a state")
+        if any(k < 1 for k in setup.top_k) or not 0.0 <= setup.clip < 1.0:
             raise ValueError("no setup of a state")
         return setup
 

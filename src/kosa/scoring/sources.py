@@ -2,7 +2,6 @@
 
 import math
 import os
-import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -178,8 +177,8 @@ def read_arrays(
 ) -> Generator[Batch, None, None]:
     """Arrays in memory, a slice at a time; any leading axes are rows."""
     place = Place(first=first)
-    array = _array(predictions, kind)
-    labels = _array(targets, "targets")
+    array = convert.array(predictions, kind)
+    labels = convert.array(targets, "targets")
     if array.ndim == 0:
         raise InputError(f"`{kind}`: expected one row per target, came a single number")
     soft = labels.shape == array.shape and array.ndim > 1
@@ -200,7 +199,8 @@ def read_arrays(
     extras = {"weights": weights, "ids": ids, "group": group}
     extras |= {f"per {unit}": counts for unit, counts in (units or {}).items()}
     parts = {
-        name: None if value is None else _array(value, name).reshape(-1) for name, value in extras.items()
+        name: None if value is None else convert.array(value, name).reshape(-1)
+        for name, value in extras.items()
     }
     check_lengths(
         {"targets": len(labels), kind: count}
@@ -266,18 +266,3 @@ def read_batches(
         for batch in read_arrays(parts[0], parts[1], parts[2], parts[3], rows, kind, first, group, units):
             yield replace(batch, fraction=math.nan)
             first = batch.first + len(batch.predictions)
-
-
-def _array(values: Any, name: str) -> NDArray[Any]:
-    """As a NumPy array; what cannot be one is said."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        # NumPy has no bfloat16; float32 holds all its values.
-        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-    try:
-        return np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputTypeError(
-            f"`{name}`: a {type(values).__name__} is no array that NumPy can read ({error}); convert it first"
-        ) from error

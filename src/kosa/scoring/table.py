@@ -1,16 +1,19 @@
 """A Score as a table: for a terminal (rich), and as plain text."""
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 from kosa.scoring.comparison import Comparison
+from kosa.scoring.report.markup import visible
 from kosa.scoring.result import ClassScore, GroupScore, Score
 from kosa.scoring.tokens import KIND
 
 _MOST_CLASSES = 10
 _MOST_CONFUSIONS = 5
 
+_LONGEST = 200  # characters of a name
 _NAMES = ("class", "group", "row or id", "label", "predicted", "figure")
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
@@ -18,14 +21,15 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 def figures(score: Score) -> list[tuple[str, str]]:
     """Each figure's name and value, as shown."""
-    over = "rows" if score.interval_over == "rows" else f"groups of {score.interval_over}"
+    each = "tokens" if score.predictions == KIND else "rows"
+    over = each if score.interval_over == "rows" else f"groups of {score.interval_over}"
     split = score.loss_split
     found = [
-        ("rows", f"{score.rows:,}"),
+        (each, f"{score.rows:,}"),
         ("weight Σw", _number(score.weight)),
         ("cross-entropy", f"{_number(score.cross_entropy)} nats"),
         ("its standard error", f"{_number(score.standard_error)} nats, over {score.clusters:,} {over}"),
-        (f"{100 * score.confidence:g} % interval", f"{_number(score.low)} to {_number(score.high)} nats"),
+        (f"{100 * score.confidence:.12g} % interval", f"{_number(score.low)} to {_number(score.high)} nats"),
         ("bits", _number(score.bits)),
         ("perplexity", _perplexity(score.perplexity, score.log_perplexity)),
     ]
@@ -49,9 +53,11 @@ def figures(score: Score) -> list[tuple[str, str]]:
         best = score.temperature
         edge = ", where the range ends" if best.at_edge else ""
         value = f"{_number(best.temperature)}{edge}, gaining {_number(best.gain)} nats"
+        if math.isnan(best.temperature):
+            value = "none: a loss is not finite"
         found.append(("temperature of least loss", value))
     found += [
-        ("rows with p = 0 at the target", f"{score.zero_probability_rows:,}"),
+        (f"{each} with p = 0 at the target", f"{score.zero_probability_rows:,}"),
         (
             f"cross-entropy, p clipped at {score.clip_name} = {score.clip:.3g}",
             f"{_number(score.clipped_cross_entropy)} nats",
@@ -103,7 +109,7 @@ def _compared(against: Comparison) -> list[Table]:
         ["loss of A − loss of B", f"{_number(against.difference)} nats"],
         ["its standard error", f"{_number(against.standard_error)} nats, over {against.clusters:,} {over}"],
         [
-            f"{100 * against.confidence:g} % interval",
+            f"{100 * against.confidence:.12g} % interval",
             f"{_number(against.low)} to {_number(against.high)} nats",
         ],
         ["cross-entropy of B", f"{_number(against.score.cross_entropy)} nats"],
@@ -160,8 +166,9 @@ def _parts(title: str, kind: str, entries: Sequence[ClassScore] | Sequence[Group
 
 def text(score: Score) -> str:
     """Plain text, for `str` and for logs."""
-    blocks = [_columns(figures(score))]
-    blocks += [f"{title}\n{_columns([heads, *rows])}" for title, heads, rows in tables(score)]
+    blocks = [_columns(_shown(figures(score)))]
+    for title, heads, rows in tables(score):
+        blocks.append(f"{_visible(title)}\n{_columns([heads, *_shown(rows)])}")
     return "\n\n".join(blocks)
 
 
@@ -175,23 +182,43 @@ def rich_view(score: Score) -> Any:
         raise ModuleNotFoundError('tables need rich: pip install "kosa[score]"', name="rich") from error
     # Names come from the user's data, where [brackets] are no markup: Text takes them as they are.
     summary = RichTable(show_header=False, title=f"Score, from {score.predictions}", title_justify="left")
-    for name, value in figures(score):
+    for name, value in _shown(figures(score)):
         summary.add_row(Text(name), Text(value))
     views = [summary]
     for title, heads, rows in tables(score):
-        view = RichTable(title=title, title_justify="left")
+        view = RichTable(title=Text(_visible(title)), title_justify="left")
         for head in heads:
             view.add_column(head, justify="left" if head in _NAMES else "right")
-        for row in rows:
+        for row in _shown(rows):
             view.add_row(*(Text(cell) for cell in row))
         views.append(view)
     return Group(*views)
 
 
+def _shown(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[_visible(cell) for cell in row] for row in rows]
+
+
+def _visible(cell: str) -> str:
+    """Names come from the user's data, where an escape sequence would command the terminal."""
+    return visible(cell, _LONGEST)
+
+
 def _columns(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = [max(_width(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        "  ".join(
+            cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _width(cell: str) -> int:
+    """Columns of a terminal: Chinese and Japanese letters take two, combining marks none."""
+    return sum(
+        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        for letter in cell
     )
 
 

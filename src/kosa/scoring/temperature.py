@@ -60,6 +60,9 @@ def _logarithms(kind: str, predictions: NDArray[Any]) -> Floats:
         return np.ascontiguousarray(np.log(values) if kind == "probs" else values)
 
 
+_LEVEL = 1e-14  # relative; what rounding leaves of a difference of equal losses
+
+
 def best(sums: ExactSums, weight: float) -> TemperatureScore:
     """The temperature of least loss; `weight` is what the mean divides by."""
     values = sums.values().reshape(NODES, 3) / weight
@@ -73,6 +76,9 @@ def best(sums: ExactSums, weight: float) -> TemperatureScore:
     if not (first[0] < 0 < first[-1]):
         # Falling to the last temperature, or not falling at all: the loss is convex in β.
         at = 0 if first[0] >= 0 else NODES - 1
+        if not loss[at] < one - _LEVEL * abs(one):
+            # It does not depend on the temperature: predictions that are all the same.
+            return TemperatureScore(1.0, one, 0.0, False)
         return TemperatureScore(1.0 / float(beta[at]), float(loss[at]), one - float(loss[at]), True)
     at = int(np.flatnonzero(first > 0)[0]) - 1
     ends = [(loss[end], _STEP * first[end], _STEP**2 * second[end]) for end in (at, at + 1)]

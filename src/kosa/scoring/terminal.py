@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from kosa.scoring.errors import InputError
 from kosa.scoring.output import check_paths, show, title_of
 from kosa.scoring.run import score
 
@@ -32,7 +33,7 @@ def run_score(
 
     Raises InputError or OSError, whose text is one line for the user.
     """
-    check_paths(json_path, report)
+    check_paths(json_path, report, options.get("state"), [*files, *(options.get("against") or ())])
     with _progress() as progress, _told():
         result = score(
             list(files),
@@ -47,7 +48,10 @@ def run_score(
 def class_list(text: str) -> list[str]:
     """Class names `a,b,c`, or `@FILE` with one a line."""
     if text.startswith("@"):
-        return Path(text[1:]).read_text(encoding="utf-8").splitlines()
+        try:
+            return Path(text[1:]).read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise InputError(f"`classes`: {text[1:]!r} is not in UTF-8") from error
     return [name.strip() for name in text.split(",")]
 
 

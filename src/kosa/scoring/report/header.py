@@ -39,7 +39,7 @@ def _lead(score: Score, say: Speaker) -> str:
                 "lead_interval",
                 low=numbers.fixed(score.low, places),
                 high=numbers.fixed(score.high, places),
-                confidence=numbers.percent(score.confidence, 0),
+                confidence=numbers.whole_percent(score.confidence),
             )
         )
     elif score.zero_probability_rows:

@@ -16,7 +16,7 @@ _MOST_OCTAVES = 40
 
 @dataclass(frozen=True)
 class _Piece:
-    """A fine bin: its number on the grid, its weight, and Σ w·loss taken at its middle."""
+    """A fine bin: its number on the grid, its weight, and about Σ w·loss."""
 
     at: int
     weight: float
@@ -26,8 +26,12 @@ class _Piece:
 def losses_of(score: Score, marks: Sequence[tuple[str, float, int]]) -> Losses | None:
     """The picture's bars; None where no row has a finite loss above 0 to draw an axis by."""
     total = math.fsum(entry.weight for entry in score.histogram)
-    pieces = [_piece(entry) for entry in score.histogram if 0 < entry.low < math.inf]
-    pieces = [piece for piece in pieces if piece.weight > 0]
+    carried = _carried(score)
+    pieces = [
+        _Piece(round(_FINE * math.log2(entry.low)), entry.weight, loss)
+        for entry, loss in zip(score.histogram, carried, strict=True)
+        if 0 < entry.low < math.inf and entry.weight > 0
+    ]
     if not pieces or not total > 0:
         return None
     small = math.fsum(entry.weight for entry in score.histogram if entry.low <= 0)
@@ -52,17 +56,13 @@ def losses_of(score: Score, marks: Sequence[tuple[str, float, int]]) -> Losses |
     return Losses(
         edges=[2.0 ** ((first + wide * at) / _FINE) for at in range(bars + 1)],
         rows=[value / total for value in weight],
-        loss=[] if large > 0 else [value / whole for value in loss],
+        loss=[] if large > 0 or not whole > 0 else [value / whole for value in loss],
         below=small / total,
-        below_loss=below_loss / whole,
+        below_loss=below_loss / whole if whole > 0 else 0.0,
         infinite=large / total,
         marks=marks,
         certain=score.target_entropy == 0,
     )
-
-
-def _piece(entry: LossBin) -> _Piece:
-    return _Piece(round(_FINE * math.log2(entry.low)), entry.weight, entry.weight * _middle(entry))
 
 
 def _range(pieces: Sequence[_Piece], small: float, total: float) -> tuple[int, int]:
@@ -101,17 +101,28 @@ def carried_by_worst(score: Score, share: float) -> float:
     if any(entry.weight > 0 and not entry.low < math.inf for entry in score.histogram):
         return math.nan
     total = math.fsum(entry.weight for entry in score.histogram)
-    whole = math.fsum(_middle(entry) * entry.weight for entry in score.histogram)
+    losses = _carried(score)
+    whole = math.fsum(losses)
     left, carried = share * total, 0.0
-    for entry in reversed(score.histogram):
+    for entry, loss in zip(reversed(score.histogram), reversed(losses), strict=True):
         taken = min(left, entry.weight)
-        carried += taken * _middle(entry)
+        carried += taken / entry.weight * loss if entry.weight > 0 else 0.0
         left -= taken
     return carried / whole if whole > 0 else math.nan
 
 
+def _carried(score: Score) -> list[float]:
+    """About Σ w·loss of each fine bin; the last one has no end, and what all others leave of the whole is its."""
+    found = [entry.weight * _middle(entry) for entry in score.histogram]
+    for at, entry in enumerate(score.histogram):
+        if entry.low < math.inf and entry.high == math.inf and math.isfinite(score.cross_entropy):
+            whole = score.cross_entropy * score.weight
+            found[at] = max(found[at], whole - math.fsum([*found[:at], *found[at + 1 :]]))
+    return found
+
+
 def _middle(entry: LossBin) -> float:
-    """The loss that a fine bin stands for; the last finite one has no end, and stands for its beginning."""
-    if entry.low <= 0:
+    """The loss that a fine bin stands for."""
+    if entry.low <= 0 or not entry.low < math.inf:
         return 0.0
     return math.sqrt(entry.low) * math.sqrt(entry.high) if entry.high < math.inf else entry.low

@@ -3,15 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from kosa.scoring.report.words import Lang
-
 MINUS, NARROW = "−", "\u202f"
 _MOST_PLACES = 6
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_STEPS: dict[Lang, tuple[tuple[float, str], ...]] = {
-    "en": ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")),
-    "ja": ((1e12, "兆"), (1e8, "億"), (1e4, "万")),
-}
 
 
 def count(value: float) -> str:
@@ -19,14 +13,6 @@ def count(value: float) -> str:
     if not math.isfinite(value):
         return _special(value)
     return signed(f"{value:,.0f}" if float(value).is_integer() else f"{value:,.6g}")
-
-
-def compact(value: float, lang: Lang) -> str:
-    """A count on an axis: 20k, 1.5M; 2万, 150万."""
-    for step, unit in _STEPS[lang]:
-        if abs(value) >= step:
-            return signed(f"{value / step:,.4g}") + unit
-    return signed(f"{value:,.4g}")
 
 
 def signed(text: str) -> str:
@@ -65,6 +51,11 @@ def percent(value: float, places: int = 1) -> str:
                 )
             )
     return f"{signed(shown)}{NARROW}%"
+
+
+def whole_percent(value: float) -> str:
+    """A share of 1 with all its digits."""
+    return f"{100 * value:.12g}{NARROW}%" if math.isfinite(value) else _special(value)
 
 
 def places_for(values: Sequence[float], digits: int = 3) -> int:

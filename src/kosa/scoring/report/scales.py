@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+_MOST = 8e307  # of an axis: its ticks and its length are finite
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -40,6 +42,7 @@ class Log:
 
 def round_ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Multiples of 1, 2, 2.5 or 5 times a power of ten that cover low..high, about as many as asked."""
+    low, high = max(low, -_MOST), min(high, _MOST)
     if not high > low:
         high = low + (abs(low) or 1.0)
     rough = (high - low) / about

@@ -136,6 +136,7 @@ def _points(share: float) -> str:
 
 def wilson(share: float, count: int) -> tuple[float, float]:
     """95 % interval of a share of so many rows (Wilson, 1927)."""
+    share = min(1.0, max(0.0, share))  # a target may lie on the predicted class with a little more than 1
     square = 1.959963984540054**2
     middle = (share + square / (2 * count)) / (1 + square / count)
     half = math.sqrt(square * (share * (1 - share) / count + square / (4 * count**2))) / (1 + square / count)
@@ -159,7 +160,7 @@ def _bins_table(points: Sequence[Point], say: Speaker) -> Markup:
 
 def _temperature(score: Score, say: Speaker) -> Markup | None:
     found = score.temperature
-    if found is None:
+    if found is None or math.isnan(found.temperature):
         return None
     values = {
         "temperature": numbers.number(found.temperature, 3),

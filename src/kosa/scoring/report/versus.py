@@ -25,7 +25,7 @@ def versus_section(score: Score, found: Comparison | None, say: Speaker) -> Mark
         "difference": numbers.fixed(abs(found.difference), places),
         "low": numbers.fixed(found.low, places),
         "high": numbers.fixed(found.high, places),
-        "confidence": numbers.percent(found.confidence, 0),
+        "confidence": numbers.whole_percent(found.confidence),
         "ours": numbers.number(score.cross_entropy),
         "theirs": numbers.number(found.score.cross_entropy),
     }
