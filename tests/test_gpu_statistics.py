@@ -112,6 +112,14 @@ def test_rows_with_nan_or_infinity_are_nan_and_only_they(device, kind, classes):
     assert (got[6] == 0).all()
 
 
+@pytest.mark.parametrize("kind", ["logits", "probs", "log_probs"])
+def test_many_infinities_are_not_taken_for_nan(device, kind):
+    x = np.zeros((4, 700))
+    x[0, [5, 6, 650]] = x[1, [600, 699]] = x[2, [3, 4]] = x[3, [515, 3]] = INF
+    x[2, 698] = x[3, 1] = NAN
+    assert check(device, np.zeros(4, int), kind, x)[2].tolist() == [5, 600, -1, -1]
+
+
 @pytest.mark.parametrize("kind", ["logits", "log_probs"])
 def test_masked_classes_add_nothing(device, kind):
     targets, x = draw(np.random.default_rng(0), kind, "float64", None, (4, 1100), -1, 1.0)

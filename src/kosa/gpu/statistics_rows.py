@@ -5,10 +5,13 @@ N rows, K classes. A program takes BLOCK_N rows in steps of BLOCK_K classes; row
 o·outer + i·inside, and its classes lie `step` apart. Each of the BLOCK_N·BLOCK_K lanes has sums of its own over
 the classes that pass through it, all but the largest m of them (e = exp(z − m)):
     r = Σ e      h = Σ e·(m − z)      q = Σ e²      at = where m first stood
-A larger z moves m, and the old m joins the sums: every term is ≥ 0, and an element costs one exp. Lanes meet at the
-end of the row. So R = Σ r belongs to all classes but the first maximum, as the CPU engine's does:
+A larger z moves m, and the old m joins the sums: with e = exp(−|z − m|) and f = e where m moves, else 1,
+    r ← f·r + e      h ← f·h + |z − m|·(r where m moves, else e)      q ← f²·q + e²
+Every term is ≥ 0, and an element costs one exp. Lanes meet at the end of the row. So R = Σ r belongs to all classes but
+the first maximum, as the CPU engine's does:
     lse = m + log1p(R)    confidence = 1/(1 + R)    entropy = log1p(R) + H/(1 + R)    p − 1 at the maximum = −R/(1 + R)
-A lane that saw nothing has m = −inf and adds nothing. NaN makes q NaN and stays; +inf shows in m.
+A lane that saw nothing has m = LOWEST and r = q = −1: not even a maximum is there, and every rule holds as it stands,
+for r + 1 = 0 joins nothing. NaN makes q NaN and stays; so does a second +inf, and then the row is read once more for NaN.
 
 A row with NaN or +inf, or of logits that are all −inf, is NaN in every figure; the argmax of a row with NaN is −1. An
 index out of range reads nothing, and its loss and Brier score are NaN.
@@ -24,6 +27,8 @@ LOGITS: tl.constexpr = tl.constexpr(0)
 PROBS: tl.constexpr = tl.constexpr(1)
 LOG_PROBS: tl.constexpr = tl.constexpr(2)
 _INF: tl.constexpr = tl.constexpr(float("inf"))
+_LOWEST: tl.constexpr = tl.constexpr(-1.7976931348623157e308)
+_FAR: tl.constexpr = tl.constexpr(1e300)  # a distance at which exp is 0: 0·FAR = 0, and 0·∞ is not
 _NOWHERE: tl.constexpr = tl.constexpr(2**31 - 1)
 
 
@@ -42,14 +47,6 @@ def transformed(x, softcap, temperature, CAPPED: tl.constexpr, TEMPERED: tl.cons
 def minus_x_log_x(x):
     """−x·log x, 0 at 0."""
     return tl.where(x == 0.0, 0.0, -x * tl.log(x))
-
-
-@triton.jit
-def distance(high, low):
-    """high − low and exp(low − high); 0 and 0 where low is no class, or the row is NaN anyway."""
-    none = (low == -_INF) | (low == _INF)
-    gap = tl.where(none, 0.0, high - low)
-    return gap, tl.where(none, 0.0, tl.exp(-gap))
 
 
 @triton.jit
@@ -80,10 +77,10 @@ def row_statistics_rows(
     with_targets: tl.constexpr = (index is not None) or (t is not None)
     spreads: tl.constexpr = SMOOTHED or (t is not None)  # targets on more classes than one
 
-    m = tl.full([BLOCK_N, BLOCK_K], -_INF, tl.float64)
-    r = tl.zeros([BLOCK_N, BLOCK_K], tl.float64)
+    m = tl.full([BLOCK_N, BLOCK_K], _LOWEST, tl.float64)
+    r = tl.full([BLOCK_N, BLOCK_K], 0.0 if KIND == PROBS else -1.0, tl.float64)
     h = tl.zeros([BLOCK_N, BLOCK_K], tl.float64)
-    q = tl.zeros([BLOCK_N, BLOCK_K], tl.float64)
+    q = tl.full([BLOCK_N, BLOCK_K], -1.0 if KIND == LOGITS else 0.0, tl.float64)
     at = tl.full([BLOCK_N, BLOCK_K], _NOWHERE, tl.int32)
     mass = tl.zeros([BLOCK_N, BLOCK_K], tl.float64)  # Σ t after weighting and smoothing
     spread = tl.zeros([BLOCK_N, BLOCK_K], tl.float64)  # Σ t·(m − z), or Σ t·(−log p)
@@ -96,7 +93,7 @@ def row_statistics_rows(
         z = transformed(z, softcap, temperature, CAPPED, TEMPERED)
         z = tl.where(inside, z, -_INF)
         higher = z > m
-        top, low = tl.where(higher, z, m), tl.where(higher, m, z)
+        top = tl.where(higher, z, m)
         if spreads:
             own = tl.zeros([BLOCK_N, BLOCK_K], tl.float64)
             if t is not None:
@@ -120,31 +117,36 @@ def row_statistics_rows(
             y = tl.where(inside, z, 0.0)
             r += y
             h += minus_x_log_x(y)
-            q += tl.where(low == -_INF, 0.0, low * low)
+            low = tl.where(higher, m, z)
+            q += tl.where(low <= _LOWEST, 0.0, low * low)
         else:
-            gap, e = distance(top, low)
+            gap = tl.abs(z - m)
+            e = tl.exp(-gap)
+            f = tl.where(higher, e, 1.0)
+            r = f * r + e
             if KIND == LOGITS:
-                shared = times(e, gap)
-                h = tl.where(higher, e * h + shared * (r + 1.0), h + shared)
-                q = tl.where(higher, e * e * (q + 1.0), q + e * e)
+                h = f * h + tl.minimum(gap, _FAR) * tl.where(higher, r, e)
+                q = f * f * q + e * e
             else:
+                low = tl.where(higher, m, z)
                 p_low = tl.exp(low)
                 h += times(p_low, -low)
                 q += p_low * p_low
-            r = tl.where(higher, e * (r + 1.0), r + e)
         at = tl.where(higher, k[None, :], at)
         m = top
 
     peak = tl.max(m, axis=1)
     first = tl.min(tl.where(m == peak[:, None], at, _NOWHERE), axis=1)
     won = at == first[:, None]  # its m is the row's; the others' join the sums
-    gap, e = distance(peak[:, None], m)
+    gap = peak[:, None] - m
+    e = tl.exp(-gap)
+    gap = tl.minimum(gap, _FAR)
     if KIND == LOGITS:
-        h = tl.where(won, h, e * h + times(e, gap) * (r + 1.0))
+        h = tl.where(won, h, e * h + gap * (e * (r + 1.0)))
         q = tl.where(won, q, e * e * (q + 1.0))
         spread += times(tl.where(won, 0.0, mass), gap)
     elif KIND == PROBS:
-        q += tl.where(won | (m == -_INF), 0.0, m * m)
+        q += tl.where(won | (m == _LOWEST), 0.0, m * m)
     else:
         p_lanes = tl.exp(m)
         h += times(p_lanes, -m)
@@ -153,8 +155,19 @@ def row_statistics_rows(
         r = tl.where(won, r, e * (r + 1.0))
     r, h, q = tl.sum(r, axis=1), tl.sum(h, axis=1), tl.sum(q, axis=1)
     mass, spread = tl.sum(mass, axis=1), tl.sum(spread, axis=1)
+    peak = tl.where(peak == _LOWEST, -_INF, peak)
     no_number = q != q
     spoiled = no_number | (peak == _INF)
+    if KIND == LOGITS:
+        doubtful = no_number & (peak == _INF)
+        if tl.max(doubtful.to(tl.int32), axis=0) > 0:
+            nans = tl.zeros([BLOCK_N, BLOCK_K], tl.int32)
+            for lo in range(0, classes, BLOCK_K):
+                k = lo + tl.arange(0, BLOCK_K)
+                inside = is_row[:, None] & (k < classes)[None, :]
+                z = tl.load(x_row[:, None] + k.to(tl.int64)[None, :] * x_step, mask=inside, other=0.0)
+                nans += (z != z).to(tl.int32)
+            no_number = no_number & ((peak != _INF) | (tl.sum(nans, axis=1) > 0))
     first = tl.where(first == _NOWHERE, 0, first)
 
     # p = factor·e of logits; 1 − p at the maximum
