@@ -154,3 +154,4 @@ def run(
                 inverse, float(options.z_loss), float(options.label_smoothing),
                 **flags, Z_LOSS=options.z_loss != 0.0, BLOCK_N=block, BLOCK_S=across, enable_fp_fusion=True,
             )  # fmt: skip
+            del figures, places  # before the next part's are made

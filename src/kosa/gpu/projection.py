@@ -18,7 +18,7 @@ _INF: tl.constexpr = tl.constexpr(float("inf"))
 @triton.jit
 def project(
     hidden, weight, bias,  # (N, D); (K, D); (K,) or None
-    targets, class_weight,  # (N,) int64, whatever they are; (K,), or None for 1 each
+    targets, class_weight,  # (N,) int64; (K,), or None for 1 each
     figures, places,  # (F, S, N) float32: m, R, the target's logit, and by flags
     # spread and mass, gaps and squares; (S, N) int32: where m first stood
     rows, classes, features, hidden_step, weight_step, splits, group,
@@ -42,8 +42,7 @@ def project(
     tiles = tl.cdiv(classes, BLOCK_K)
     n = (first_block + within % size).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     is_row = n < rows
-    target = tl.load(targets + n, mask=is_row, other=-1)
-    target = tl.where((target >= 0) & (target < classes), target, -1).to(tl.int32)
+    target = tl.load(targets + n, mask=is_row, other=-1).to(tl.int32)  # whether it is a class, `finish` sees
     rate = rate_of(inverse_temperature, tl.float32)
     # Rows and classes beyond the last are read as the last, and left out later: so the loop needs no mask.
     d = tl.arange(0, BLOCK_D)
