@@ -1,6 +1,6 @@
 """Compiles the products that write no logits for a GPU that is not there, and prints what they are made of, as JSON.
 
-Run in a process without TRITON_INTERPRET: python gpu_linear_compiled.py TARGET DTYPE losses|statistics
+Run in a process without TRITON_INTERPRET: python gpu_linear_compiled.py TARGET:DTYPE:losses|statistics …
 """
 
 import json
@@ -69,4 +69,9 @@ def facts(target: str, dtype: torch.dtype, statistics: bool) -> dict[str, object
 
 
 if __name__ == "__main__":
-    print(json.dumps(facts(sys.argv[1], getattr(torch, sys.argv[2]), sys.argv[3] == "statistics")))
+    wanted = (argument.split(":") for argument in sys.argv[1:])
+    print(
+        json.dumps(
+            [facts(target, getattr(torch, dtype), what == "statistics") for target, dtype, what in wanted]
+        )
+    )

@@ -24,31 +24,26 @@ def compiled(*arguments):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("figures", ["losses", "statistics"])
-def test_hopper_multiplies_by_warp_groups_and_its_loop_keeps_everything_in_registers(figures):
-    found = compiled("sm_90", "bfloat16", figures)
-    assert found["names"] == ["project", "finish"]
-    assert found["wgmma"] > 0
-    assert found["mma"] == 0
-    assert found["products"] == 4  # of 64×256×16 a warp group: a step of 64 features
-    assert found["copies"] == 12  # of 16 bytes a thread: 384 rows of 64 features by 256 threads
-    assert found["loop"] <= 128
-    assert found["local"] == 0
-    assert found["shared"] <= 227 << 10
-    assert found["end_spilled"] == 0
-    if figures == "losses":
-        assert found["spilled"] == 0
+def test_hopper_multiplies_by_warp_groups_and_its_loop_keeps_everything_in_registers():
+    losses, statistics = compiled("sm_90:bfloat16:losses", "sm_90:bfloat16:statistics")
+    for found in (losses, statistics):
+        assert found["names"] == ["project", "finish"]
+        assert found["wgmma"] > 0
+        assert found["mma"] == 0
+        assert found["products"] == 4  # of 64×256×16 a warp group: a step of 64 features
+        assert found["copies"] == 12  # of 16 bytes a thread: 384 rows of 64 features by 256 threads
+        assert found["loop"] <= 128
+        assert found["local"] == 0
+        assert found["shared"] <= 227 << 10
+        assert found["end_spilled"] == 0
+    assert losses["spilled"] == 0
 
 
-def test_ampere_multiplies_by_its_matrix_units():
-    found = compiled("sm_80", "float16", "losses")
-    assert found["mma"] > 0
-    assert found["local"] == 0
-    assert found["shared"] <= 99 << 10  # what the smaller cards of that generation have
-
-
-def test_cdna_multiplies_by_its_matrix_units():
-    found = compiled("gfx942", "bfloat16", "losses")
-    assert found["mfma"] > 0
-    assert found["vgpr_spills"] == ["0"]
-    assert found["shared"] <= 64 << 10
+def test_ampere_and_cdna_multiply_by_their_matrix_units():
+    ampere, cdna = compiled("sm_80:float16:losses", "gfx942:bfloat16:losses")
+    assert ampere["mma"] > 0
+    assert ampere["local"] == 0
+    assert ampere["shared"] <= 99 << 10  # what the smaller cards of that generation have
+    assert cdna["mfma"] > 0
+    assert cdna["vgpr_spills"] == ["0"]
+    assert cdna["shared"] <= 64 << 10
