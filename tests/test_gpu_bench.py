@@ -43,6 +43,10 @@ class Clock:
         self.released += 1
 
 
+def named(name):
+    return next(case for case in gpu.CASES if case.name == name)
+
+
 def entries_of(case, *without):
     return [entry for entry in case.entries if entry[0] not in without]
 
@@ -141,7 +145,7 @@ def test_after_the_deadline_only_kosa_and_the_limit_are_measured():
 
 
 def test_a_case_that_does_not_fit_or_comes_too_late_is_skipped():
-    case = gpu.CASES[0]
+    case = named("value 8192×32000 bfloat16")
     assert gpu._case(case, Clock(free=1 << 30), False, 1, FAR, print)["skipped"] == (
         "skipped: needs 8 GiB of free memory, there are 1.0"
     )
@@ -150,7 +154,8 @@ def test_a_case_that_does_not_fit_or_comes_too_late_is_skipped():
 
 def test_a_quick_run_is_written_with_shares_and_the_cards_name(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu_report, "Card", Clock)
-    monkeypatch.setattr(gpu, "CASES", [gpu.CASES[1], gpu.CASES[-3], gpu.CASES[-1]])
+    chosen = [named(name) for name in ("gradient 8192×32000 bfloat16", "linear", "text")]
+    monkeypatch.setattr(gpu, "CASES", chosen)
     gpu_report.bench(str(tmp_path), quick=True, rounds=None)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "gpu-fake-card-9000-80gb.json", "gpu-fake-card-9000-80gb.md",
@@ -181,8 +186,7 @@ def results_of(**seconds):
 
 
 def test_goals_hold_kosa_to_the_limit_to_memory_and_to_the_fastest_peer():
-    wide = next(case for case in gpu.CASES if case.name.startswith("value 8192×128256"))
-    small = next(case for case in gpu.CASES if case.name.startswith("value 1000000"))
+    wide, small = named("value 8192×128256 bfloat16"), named("value 1000000×10 float32")
     cases = [
         {"name": wide.name, "title": wide.title, "main": "kosa", "limit": "bare read",
          "results": results_of(limit=1.0, kosa=1.1, torch_eager=9.0, quack=1.05)},
