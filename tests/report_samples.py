@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from kosa.scoring.result import (
+from kosa.scoring.result import Score
+from kosa.scoring.scores import (
     Bin,
     ClassScore,
     ConfusionScore,
     GroupScore,
     LossBin,
-    Score,
     Split,
     TemperatureScore,
     TopScore,
@@ -183,7 +183,7 @@ def _confusions(label: np.ndarray, predicted: np.ndarray, loss: np.ndarray) -> l
 
 def compared() -> Score:
     """A sample with a comparison beside it."""
-    from kosa.scoring.comparison import Comparison, PairScore
+    from kosa.scoring.scores import Comparison, PairScore
 
     found, other = sample(), sample(seed=4)
     random = np.random.default_rng(0)

@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from kosa.scoring.state import State as State
 
 _HOMES = {
-    "Bin": "result",
-    "ClassScore": "result",
-    "ConfusionScore": "result",
-    "GroupScore": "result",
+    "Bin": "scores",
+    "ClassScore": "scores",
+    "ConfusionScore": "scores",
+    "GroupScore": "scores",
     "InputError": "errors",
-    "LossBin": "result",
+    "LossBin": "scores",
     "PairState": "pairstate",
     "Rows": "rows",
     "Score": "result",
     "Setup": "setup",
-    "Split": "result",
+    "Split": "scores",
     "State": "state",
-    "TemperatureScore": "result",
-    "TopScore": "result",
-    "UnitScore": "result",
-    "WorstRow": "result",
+    "TemperatureScore": "scores",
+    "TopScore": "scores",
+    "UnitScore": "scores",
+    "WorstRow": "scores",
     "score": "run",
 }
 __all__ = sorted(_HOMES)

@@ -13,7 +13,7 @@ import numpy as np
 
 from kosa.scoring.errors import InputError
 from kosa.scoring.exact import ExactSums, Floats, Integers
-from kosa.scoring.result import Bin, LossBin, Split
+from kosa.scoring.scores import Bin, LossBin, Split
 from kosa.scoring.tables import Tally
 
 STEPS = 8400

@@ -10,7 +10,8 @@ from kosa.scoring.calibration import INFINITE, Reliability, brier_sum, entropy_s
 from kosa.scoring.errors import InputError
 from kosa.scoring.exact import SCALE, ExactSums, rounded
 from kosa.scoring.interval import t_quantile
-from kosa.scoring.result import ClassScore, ConfusionScore, GroupScore, Score, Split, TopScore, UnitScore
+from kosa.scoring.result import Score
+from kosa.scoring.scores import ClassScore, ConfusionScore, GroupScore, Split, TopScore, UnitScore
 from kosa.scoring.spread import standard_error
 from kosa.scoring.sums import Sums
 from kosa.scoring.temperature import best

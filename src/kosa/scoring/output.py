@@ -10,6 +10,7 @@ from rich.console import Console
 
 from kosa.scoring.errors import InputError
 from kosa.scoring.files import expand
+from kosa.scoring.report.words import check_lang
 from kosa.scoring.result import Score
 from kosa.scoring.wholefile import write_whole
 
@@ -38,8 +39,6 @@ def show(
 ) -> None:
     """Print the table, or the JSON alone for `-`; write JSON and report where their paths say."""
     if report is not None:
-        from kosa.scoring.report.words import check_lang
-
         result.report(report, check_lang(lang), title=title)
     to_stdout = json_path == "-"
     if json_path is not None and not to_stdout:

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kosa.scoring.classes import Coded
-from kosa.scoring.comparison import Comparison, PairScore
 from kosa.scoring.errors import InputError
 from kosa.scoring.exact import ExactSums, Floats, Integers, rounded
 from kosa.scoring.groups import Groups
 from kosa.scoring.interval import t_quantile
 from kosa.scoring.result import Score
 from kosa.scoring.rows import Rows
+from kosa.scoring.scores import Comparison, PairScore
 from kosa.scoring.setup import Setup
 from kosa.scoring.spread import standard_error
 from kosa.scoring.stored import of_size, tally_like

@@ -1,247 +1,15 @@
 """The figures of a data set, and the ways to show them."""
 
-import json
-import math
 import os
-from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from kosa.scoring.comparison import Comparison
-
-
-@dataclass(frozen=True)
-class ClassScore:
-    """The rows whose target is one class (of a soft target: the most probable class).
-
-    rows: how many of positive weight.  weight: Σw over them.  cross_entropy: Σ w·loss / Σw and accuracy:
-    Σ w·[predicted = target] / Σw over them; NaN where Σw is 0.
-    """
-
-    name: str
-    rows: int
-    weight: float
-    cross_entropy: float
-    accuracy: float
+from kosa.scoring import table
+from kosa.scoring.report import page
+from kosa.scoring.scores import Figures
 
 
-@dataclass(frozen=True)
-class GroupScore:
-    """The rows of one group, wherever they stand; the fields are those of ClassScore."""
-
-    name: str
-    rows: int
-    weight: float
-    cross_entropy: float
-    accuracy: float
-
-
-@dataclass(frozen=True)
-class ConfusionScore:
-    """The rows of one class (`label`) for which another was predicted.
-
-    rows: how many of positive weight.  weight: Σw.  loss: Σ w·loss over them, in nats.  share: of the Σ w·loss
-    of all rows.  cross_entropy: loss / weight.
-    """
-
-    label: str
-    predicted: str
-    rows: int
-    weight: float
-    loss: float
-    share: float
-    cross_entropy: float
-
-
-@dataclass(frozen=True)
-class TopScore:
-    """accuracy: Σ w·[the target is among the k most probable classes] / Σw."""
-
-    k: int
-    accuracy: float
-
-
-@dataclass(frozen=True)
-class UnitScore:
-    """The loss by another unit than rows.
-
-    units: Σ w·units, or the total that was given.  cross_entropy: Σ w·loss / units, in nats a unit.  bits:
-    cross_entropy / log 2.  perplexity: exp(cross_entropy).
-    """
-
-    unit: str
-    units: float
-    cross_entropy: float
-    bits: float
-    perplexity: float
-
-
-@dataclass(frozen=True)
-class Bin:
-    """The rows of positive weight whose confidence c lies in low ≤ c < high (of the last bin: c ≤ 1).
-
-    confidence: Σ w·c / Σw, accuracy: Σ w·[predicted = target] / Σw over them; NaN where there are none.
-    """
-
-    low: float
-    high: float
-    rows: int
-    weight: float
-    confidence: float
-    accuracy: float
-
-
-@dataclass(frozen=True)
-class LossBin:
-    """The rows of positive weight whose loss lies in low ≤ loss < high, in nats; infinite ones lie in the last."""
-
-    low: float
-    high: float
-    rows: int
-    weight: float
-
-
-@dataclass(frozen=True)
-class Split:
-    """A mean score in parts: total = miscalibration − discrimination + uncertainty.
-
-    uncertainty: what a constant prediction, the data set's own frequencies, would score.  discrimination: by
-    how much the predictions, recalibrated, beat that.  miscalibration: what the recalibration would gain.
-    """
-
-    total: float
-    miscalibration: float
-    discrimination: float
-    uncertainty: float
-
-
-@dataclass(frozen=True)
-class TemperatureScore:
-    """The temperature T for which softmax(z/T) would score best.
-
-    cross_entropy: what it would be at T.  gain: how much less than at T = 1.  at_edge: the loss still falls at
-    the end of the range that is looked at, 1/8 to 8.
-    """
-
-    temperature: float
-    cross_entropy: float
-    gain: float
-    at_edge: bool
-
-
-@dataclass(frozen=True)
-class WorstRow:
-    """A row of large loss: `row` counts from 0 over all files; `id` is the id column's value, else `row`."""
-
-    row: int
-    id: int | str | None
-    label: str
-    loss: float
-    predicted: str | None
-    probability: float
-
-
-@dataclass(frozen=True, eq=False)
-class Score:
-    """The figures of a data set of predictions. n = rows, w = a row's weight (1 without weights), unit nats.
-
-    rows: all rows read; those of weight 0 count here and nowhere else.
-    cross_entropy: Σ w·loss / Σw, exact: infinite if one target has probability 0.
-    bits: cross_entropy / log 2, over the same Σw.
-    perplexity: exp(cross_entropy); infinite where that overflows float64.
-    log_perplexity: its logarithm, which never does: cross_entropy.
-    standard_error: of the mean loss m over clusters g, which are rows, or groups where `group` names them:
-        √( G/(G−1) · Σ_g (Σ_{n in g} w(loss − m))² ) / Σw over the G clusters of positive weight, the
-        linearised error of a ratio of sums; over unweighted rows s/√n. NaN for G < 2 or an infinite loss.
-    low, high: m ∓ t·standard_error, t the quantile of Student's t with G − 1 degrees of freedom.
-    confidence: how often such an interval holds the mean that it estimates.
-    interval_over: "rows", or the column of the groups.
-    clusters: G. Of more than 65,536 groups each cluster holds several.
-    weight: Σw.
-    accuracy: Σ w·[most probable class = target's] / Σw; the first of equally probable classes counts.
-    top: the same with the target among the k most probable classes.
-    brier: Σ w·Σ_k (p_k − t_k)² / Σw over all K classes (for two classes twice the score of one of them).
-    target_entropy: Σ w·(−Σ_k t_k log t_k) / Σw: what the best possible predictions would score; 0 for labels.
-    kl_divergence: cross_entropy − target_entropy, over the same Σw.
-    prior_cross_entropy: what predicting this data set's own class frequencies q for every row would score:
-        Σ w·(−Σ_k t_k log q_k) / Σw, with q_k = Σ w·t_k / ΣΣ w·t_j.
-    skill: 1 − cross_entropy / prior_cross_entropy: 0 is no better than the frequencies, 1 is perfect; NaN
-        where the data set has one class only.
-    zero_probability_rows: rows of infinite loss: probability 0 at (a class of) the target.
-    clip, clip_name: the clip: the machine epsilon of the predictions' float type (float32's for narrower
-        ones).
-    clipped_cross_entropy: Σ w·loss / Σw with each probability below the clip raised to it, as scikit-learn's
-        log_loss does; finite where the exact figure is not.
-    predictions: what they were said to be: logits, probs or log_probs.
-    per: the loss by other units, each with its own denominator.
-    calibration_error: Σ_b W_b·|confidence_b − accuracy_b| / Σw over `bins`: the expected calibration error.
-    bins: the reliability diagram, of equal width or equal mass.
-    loss_split: the cross-entropy in parts; the recalibration is the best monotone map of the confidence.
-    confidence_split: likewise of the Brier score of the confidence c, Σ w·(c − [predicted = target])² / Σw.
-    temperature: the best temperature, where it was asked for.
-    histogram: of the losses; bins without rows are left out.
-    confusions: the pairs of classes that cost the most, at most 20.
-    confused_pairs: how many pairs were confused; −1: more than 262,144, of which none is kept.
-    classes: one entry per class.
-    group: the column of the groups.  groups: one entry per group, in order of their first rows.
-    group_count: how many; −1: more than 65,536, of which none is kept.
-    worst: the rows of largest loss, worst first.
-    against: the comparison with other predictions for the same rows, where there was one.
-    """
-
-    rows: int
-    cross_entropy: float
-    bits: float
-    perplexity: float
-    log_perplexity: float
-    standard_error: float
-    low: float
-    high: float
-    confidence: float
-    interval_over: str
-    clusters: int
-    weight: float
-    accuracy: float
-    top: tuple[TopScore, ...]
-    brier: float
-    target_entropy: float
-    kl_divergence: float
-    prior_cross_entropy: float
-    skill: float
-    zero_probability_rows: int
-    clip: float
-    clip_name: str
-    clipped_cross_entropy: float
-    predictions: str
-    per: tuple[UnitScore, ...]
-    calibration_error: float
-    bins: tuple[Bin, ...]
-    loss_split: Split
-    confidence_split: Split
-    temperature: TemperatureScore | None
-    histogram: tuple[LossBin, ...]
-    confusions: tuple[ConfusionScore, ...]
-    confused_pairs: int
-    classes: tuple[ClassScore, ...]
-    group: str | None
-    groups: tuple[GroupScore, ...]
-    group_count: int
-    worst: tuple[WorstRow, ...]
-    against: "Comparison | None" = None
-
-    def __eq__(self, other: object) -> bool:
-        """The same figures; NaN equals NaN."""
-        return isinstance(other, Score) and self.to_dict() == other.to_dict()
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The figures in the order above, ready for JSON: strings "inf", "-inf" and "nan" for such."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
-
-    def to_json(self, *, ascii_only: bool = False) -> str:
-        """`to_dict` as JSON text, valid for any parser; `float("inf")` reads its strings back."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=ascii_only, allow_nan=False)
+class Score(Figures):
+    __doc__ = Figures.__doc__
 
     def to_html(self, *, lang: Literal["en", "ja"] = "en", title: str | None = None) -> str:
         """The report: one HTML page that needs nothing else, drawn from these figures alone.
@@ -250,9 +18,7 @@ class Score:
             lang: "en" or "ja".
             title: what was scored, for the top of the page.
         """
-        from kosa.scoring.report import document
-
-        return document(self, lang=lang, title=title)
+        return page.document(self, lang=lang, title=title)
 
     def report(
         self, path: str | os.PathLike[str], lang: Literal["en", "ja"] = "en", *, title: str | None = None
@@ -263,31 +29,13 @@ class Score:
             ValueError: no such language.
             OSError: the file cannot be written.
         """
-        from kosa.scoring.report import write
-
-        write(self, path, lang=lang, title=title)
+        page.write(self, path, lang=lang, title=title)
 
     def __str__(self) -> str:
-        from kosa.scoring.table import text
-
-        return text(self)
+        return table.text(self)
 
     def __rich__(self) -> Any:
-        from kosa.scoring.table import rich_view
-
-        return rich_view(self)
+        return table.rich_view(self)
 
     def _repr_html_(self) -> str:
-        from kosa.scoring.report import fragment
-
-        return fragment(self)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(entry) for entry in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
+        return page.fragment(self)

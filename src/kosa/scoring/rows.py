@@ -75,6 +75,7 @@ class Rows:
                 raise InputError(f"`{name}` has shape {matrix.shape}, expected {(len(self.loss), width)}")
 
     def _check_floats(self, arrays: dict[str, Any]) -> None:
+        limited = {"weight", *self.units}
         for name, values in arrays.items():
             if name in ("first", "label", "predicted", "rank", "group") or not isinstance(values, np.ndarray):
                 continue
@@ -83,9 +84,10 @@ class Rows:
                 raise InputTypeError(
                     f"`{name}` is {values.dtype.name} of {values.ndim} axes, expected float64 a row"
                 )
-            if (name == "weight" or name in self.units) and not (
-                (values >= 0) & (values <= MOST_WEIGHT)
-            ).all():
+            bad = ~((values >= 0) & (values <= MOST_WEIGHT)) if name in limited else None
+            if bad is not None and name != "weight" and self.weight is not None:
+                bad &= self.weight > 0
+            if bad is not None and bad.any():
                 raise InputError(f"`{name}` holds what is none of 0 to {MOST_WEIGHT:g}")
 
     def chosen(self, index: Integers) -> "Rows":

@@ -5,9 +5,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from kosa.scoring.comparison import Comparison
 from kosa.scoring.report.markup import visible
-from kosa.scoring.result import ClassScore, GroupScore, Score
+from kosa.scoring.scores import ClassScore, Comparison, Figures, GroupScore
 from kosa.scoring.tokens import KIND
 
 _MOST_CLASSES = 10
@@ -19,7 +18,7 @@ _NAMES = ("class", "group", "row or id", "label", "predicted", "figure")
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 
-def figures(score: Score) -> list[tuple[str, str]]:
+def figures(score: Figures) -> list[tuple[str, str]]:
     """Each figure's name and value, as shown."""
     each = "tokens" if score.predictions == KIND else "rows"
     over = each if score.interval_over == "rows" else f"groups of {score.interval_over}"
@@ -74,7 +73,7 @@ def _perplexity(value: float, logarithm: float) -> str:
     return _number(value)
 
 
-def tables(score: Score) -> list[Table]:
+def tables(score: Figures) -> list[Table]:
     """Title, columns and rows of the tables below the figures; of many classes only the worst are shown."""
     found = [] if score.against is None else _compared(score.against)
     if score.classes:
@@ -164,7 +163,7 @@ def _parts(title: str, kind: str, entries: Sequence[ClassScore] | Sequence[Group
     return title, heads, rows
 
 
-def text(score: Score) -> str:
+def text(score: Figures) -> str:
     """Plain text, for `str` and for logs."""
     blocks = [_columns(_shown(figures(score)))]
     for title, heads, rows in tables(score):
@@ -172,7 +171,7 @@ def text(score: Score) -> str:
     return "\n\n".join(blocks)
 
 
-def rich_view(score: Score) -> Any:
+def rich_view(score: Figures) -> Any:
     """Tables for a rich console."""
     try:
         from rich.console import Group

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kosa.scoring.exact import ExactSums, Floats, Integers
-from kosa.scoring.result import TemperatureScore
+from kosa.scoring.scores import TemperatureScore
 
 NODES = 7
 COLUMNS = 3 * NODES  # loss, slope and curvature of each

@@ -2,16 +2,18 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
 from kosa.scoring.batch import Batch
 from kosa.scoring.errors import InputError
-from kosa.scoring.result import Score, Split
 from kosa.scoring.rows import Rows
+from kosa.scoring.scores import Figures, Split
 
 KIND = "token_log_probs"
 CLASSES = ("token",)
+S = TypeVar("S", bound=Figures)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def evaluate_tokens(batch: Batch, clip: float) -> Rows:
     )
 
 
-def without_predictions(score: Score) -> Score:
+def without_predictions(score: S) -> S:
     """A score less the figures that need to know what was predicted: they would be of nothing."""
     nan = math.nan
     unknown = Split(score.cross_entropy, nan, nan, nan)

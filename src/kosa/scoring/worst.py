@@ -8,8 +8,8 @@ from typing import Any, Self
 import numpy as np
 
 from kosa.scoring.exact import Integers
-from kosa.scoring.result import WorstRow
 from kosa.scoring.rows import Rows
+from kosa.scoring.scores import WorstRow
 
 _NAMES = (int, str, type(None))  # exactly these: True is an int too
 

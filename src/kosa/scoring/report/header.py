@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from kosa.scoring.report import numbers
 from kosa.scoring.report.markup import Markup, element, name, visible
 from kosa.scoring.report.words import Speaker
-from kosa.scoring.result import Score
+from kosa.scoring.scores import Figures
 
 
-def header(score: Score, title: str | None, say: Speaker) -> Markup:
+def header(score: Figures, title: str | None, say: Speaker) -> Markup:
     """Kicker, headline, a sentence or two, and the figures."""
     kicker = say.markup(
         "kicker" if title else "kicker_plain", title=name(title or ""), kind=say(f"kind_{score.predictions}")
@@ -24,13 +24,13 @@ def header(score: Score, title: str | None, say: Speaker) -> Markup:
     )
 
 
-def whole_of(score: Score, say: Speaker) -> str:
+def whole_of(score: Figures, say: Speaker) -> str:
     """What shares are of: the rows, or their weight where they have one."""
     words = "whole_rows" if score.weight == score.rows else "whole_weight"
     return say(words, count=numbers.count(score.weight))
 
 
-def _lead(score: Score, say: Speaker) -> str:
+def _lead(score: Figures, say: Speaker) -> str:
     parts = []
     if math.isfinite(score.low):
         places = numbers.interval_places(score.low, score.high)
@@ -68,7 +68,7 @@ def _figure(words: str, value: str, unit: str, of: str) -> Markup:
     )
 
 
-def _figures(score: Score, say: Speaker) -> Iterator[tuple[str, str, str, str]]:
+def _figures(score: Figures, say: Speaker) -> Iterator[tuple[str, str, str, str]]:
     """Name, value, unit, and what it is over."""
     nats, weight, whole = say("nats"), numbers.count(score.weight), whole_of(score, say)
     over = say("over_weight", weight=weight, rows_read=numbers.count(score.rows))

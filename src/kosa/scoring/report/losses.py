@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kosa.scoring.report.histogram import Losses
-from kosa.scoring.result import LossBin, Score
+from kosa.scoring.scores import Figures, LossBin
 
 _FINE = 4  # bins an octave
 _MOST_BARS = 44
@@ -23,7 +23,7 @@ class _Piece:
     loss: float
 
 
-def losses_of(score: Score, marks: Sequence[tuple[str, float, int]]) -> Losses | None:
+def losses_of(score: Figures, marks: Sequence[tuple[str, float, int]]) -> Losses | None:
     """The picture's bars; None where no row has a finite loss above 0 to draw an axis by."""
     total = math.fsum(entry.weight for entry in score.histogram)
     carried = _carried(score)
@@ -82,7 +82,7 @@ def _range(pieces: Sequence[_Piece], small: float, total: float) -> tuple[int, i
     return first, last
 
 
-def median(score: Score) -> float:
+def median(score: Figures) -> float:
     """About the median loss: exact to the width of a fine bin, 19 %."""
     total = math.fsum(entry.weight for entry in score.histogram)
     before = 0.0
@@ -96,7 +96,7 @@ def median(score: Score) -> float:
     return math.nan
 
 
-def carried_by_worst(score: Score, share: float) -> float:
+def carried_by_worst(score: Figures, share: float) -> float:
     """About how much of Σ w·loss the worst share of the weight carries; NaN where a loss is infinite."""
     if any(entry.weight > 0 and not entry.low < math.inf for entry in score.histogram):
         return math.nan
@@ -111,7 +111,7 @@ def carried_by_worst(score: Score, share: float) -> float:
     return carried / whole if whole > 0 else math.nan
 
 
-def _carried(score: Score) -> list[float]:
+def _carried(score: Figures) -> list[float]:
     """About Σ w·loss of each fine bin; the last one has no end, and what all others leave of the whole is its."""
     found = [entry.weight * _middle(entry) for entry in score.histogram]
     for at, entry in enumerate(score.histogram):

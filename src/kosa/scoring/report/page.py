@@ -14,14 +14,14 @@ from kosa.scoring.report.svg import Ids
 from kosa.scoring.report.tables import classes_section, confusions_section, groups_section, worst_section
 from kosa.scoring.report.versus import versus_section
 from kosa.scoring.report.words import Lang, Speaker, check_lang
-from kosa.scoring.result import Score
+from kosa.scoring.scores import Figures
 from kosa.scoring.tokens import KIND
 from kosa.scoring.wholefile import write_whole
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def document(score: Score, *, lang: Lang = "en", title: str | None = None) -> str:
+def document(score: Figures, *, lang: Lang = "en", title: str | None = None) -> str:
     """A whole file. Its policy lets a browser load nothing but what is in it."""
     say = _speaker(score, lang)
     head = element(
@@ -37,12 +37,14 @@ def document(score: Score, *, lang: Lang = "en", title: str | None = None) -> st
     return f'<!doctype html>\n<html lang="{say.lang}">\n{head}\n{body}\n</html>\n'
 
 
-def write(score: Score, path: str | os.PathLike[str], *, lang: Lang = "en", title: str | None = None) -> None:
+def write(
+    score: Figures, path: str | os.PathLike[str], *, lang: Lang = "en", title: str | None = None
+) -> None:
     """Write `document` to a file, whole or not at all."""
     write_whole(Path(path), document(score, lang=lang, title=title).encode())
 
 
-def fragment(score: Score, *, lang: Lang = "en", title: str | None = None) -> Markup:
+def fragment(score: Figures, *, lang: Lang = "en", title: str | None = None) -> Markup:
     """The report with its style, for a page that is there already, such as a notebook's."""
     say = _speaker(score, lang)
     # Several reports may stand on one page, and their pictures are told apart by these names.
@@ -52,13 +54,13 @@ def fragment(score: Score, *, lang: Lang = "en", title: str | None = None) -> Ma
     return _report("div", score, title, say, Ids(f"kosa-{number:08x}"))
 
 
-def _report(kind: str, score: Score, title: str | None, say: Speaker, ids: Ids) -> Markup:
+def _report(kind: str, score: Figures, title: str | None, say: Speaker, ids: Ids) -> Markup:
     parts = (join("\n", part) for part in _parts(score, title, say, ids) if part is not None)
     style = element("style", _style("style"))
     return element(kind, style, *parts, Markup("\n"), class_="kosa-report", lang=say.lang)
 
 
-def _parts(score: Score, title: str | None, say: Speaker, ids: Ids) -> Iterator[Markup | None]:
+def _parts(score: Figures, title: str | None, say: Speaker, ids: Ids) -> Iterator[Markup | None]:
     yield header(score, title, say)
     yield versus_section(score, score.against, say)
     yield losses_section(score, say, ids)
@@ -70,7 +72,7 @@ def _parts(score: Score, title: str | None, say: Speaker, ids: Ids) -> Iterator[
     yield element("footer", element("p", say("footer"), class_="small"))
 
 
-def _speaker(score: Score, lang: str) -> Speaker:
+def _speaker(score: Figures, lang: str) -> Speaker:
     return Speaker(check_lang(lang), "token" if score.predictions == KIND else "row")
 
 

@@ -12,7 +12,7 @@ from kosa.scoring.report.markup import Markup, element, join
 from kosa.scoring.report.reliability import Point, reliability
 from kosa.scoring.report.svg import Ids
 from kosa.scoring.report.words import Speaker
-from kosa.scoring.result import Score, Split
+from kosa.scoring.scores import Figures, Split
 
 _WIDE, _NARROW, _SQUARE = 880.0, 290.0, 300.0
 _FEW = 200  # rows, below which one row in a hundred is none
@@ -28,7 +28,7 @@ def details(summary: str, table: Markup) -> Markup:
     return element("details", element("summary", summary), table)
 
 
-def losses_section(score: Score, say: Speaker, ids: Ids) -> Markup | None:
+def losses_section(score: Figures, say: Speaker, ids: Ids) -> Markup | None:
     """How the losses are distributed."""
     marks = ((say("mean"), score.cross_entropy, 3), (say("median"), median(score), 2))
     found = losses_of(score, marks)
@@ -77,7 +77,7 @@ def _losses_table(found: Losses, say: Speaker) -> Markup:
     return plain_table(say("histogram_title"), heads, rows)
 
 
-def reliability_section(score: Score, say: Speaker, ids: Ids) -> Markup | None:
+def reliability_section(score: Figures, say: Speaker, ids: Ids) -> Markup | None:
     """Whether the confidence is right, what a temperature would gain, and what the loss is made of."""
     points = [
         Point(
@@ -158,7 +158,7 @@ def _bins_table(points: Sequence[Point], say: Speaker) -> Markup:
     return plain_table(say("reliability_title"), [say(head) for head in heads], rows)
 
 
-def _temperature(score: Score, say: Speaker) -> Markup | None:
+def _temperature(score: Figures, say: Speaker) -> Markup | None:
     found = score.temperature
     if found is None or math.isnan(found.temperature):
         return None

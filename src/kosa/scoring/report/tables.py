@@ -8,7 +8,7 @@ from kosa.scoring.report.bars import Bar, BarTable, bar_table, plain_table
 from kosa.scoring.report.markup import Markup, element, join, name
 from kosa.scoring.report.sections import section
 from kosa.scoring.report.words import Speaker
-from kosa.scoring.result import ClassScore, GroupScore, Score
+from kosa.scoring.scores import ClassScore, Figures, GroupScore
 from kosa.scoring.tokens import KIND
 
 _PAIRS = 12
@@ -26,7 +26,7 @@ def carried(entry: ClassScore | GroupScore) -> float:
     return -math.inf if math.isnan(entry.cross_entropy) else -entry.cross_entropy * entry.weight
 
 
-def classes_section(score: Score, say: Speaker) -> Markup | None:
+def classes_section(score: Figures, say: Speaker) -> Markup | None:
     """The loss of each class; of many, those that carry most of it."""
     seen = [entry for entry in score.classes if entry.weight > 0]
     if len(seen) < 2:
@@ -45,7 +45,7 @@ def classes_section(score: Score, say: Speaker) -> Markup | None:
     return section(heading, element("figure", table))
 
 
-def groups_section(score: Score, say: Speaker) -> Markup | None:
+def groups_section(score: Figures, say: Speaker) -> Markup | None:
     """The loss of each group; of many, those that carry most of it."""
     seen = [entry for entry in score.groups if entry.weight > 0]
     if score.group is None or not seen:
@@ -58,7 +58,7 @@ def groups_section(score: Score, say: Speaker) -> Markup | None:
 
 
 def _heading(
-    seen: Sequence[ClassScore] | Sequence[GroupScore], score: Score, say: Speaker, words: str, **told: str
+    seen: Sequence[ClassScore] | Sequence[GroupScore], score: Figures, say: Speaker, words: str, **told: str
 ) -> Markup:
     """The hardest; of many, where small ones are hard by chance, the one that carries most of the loss."""
     whole = score.cross_entropy * score.weight
@@ -77,7 +77,7 @@ def _shown(seen: Sequence[ClassScore] | Sequence[GroupScore]) -> list[ClassScore
 
 
 def _losses(
-    shown: Sequence[ClassScore | GroupScore], score: Score, say: Speaker, caption: str, head: str
+    shown: Sequence[ClassScore | GroupScore], score: Figures, say: Speaker, caption: str, head: str
 ) -> Markup:
     places = numbers.places_for([entry.cross_entropy for entry in shown])
     whole = score.cross_entropy * score.weight
@@ -96,7 +96,7 @@ def _losses(
     return bar_table(BarTable(caption, heads, bars, mark), numbers.tick)
 
 
-def confusions_section(score: Score, say: Speaker) -> Markup | None:
+def confusions_section(score: Figures, say: Speaker) -> Markup | None:
     """Which label taken for which class costs most."""
     if not score.confusions:
         return None
@@ -129,7 +129,7 @@ def confusions_section(score: Score, say: Speaker) -> Markup | None:
     return section(heading, element("figure", table))
 
 
-def worst_section(score: Score, say: Speaker) -> Markup | None:
+def worst_section(score: Figures, say: Speaker) -> Markup | None:
     """The rows of largest loss."""
     if not score.worst:
         return None

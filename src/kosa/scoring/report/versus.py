@@ -3,20 +3,19 @@
 import math
 from collections.abc import Sequence
 
-from kosa.scoring.comparison import Comparison, PairScore
 from kosa.scoring.report import numbers
 from kosa.scoring.report.bars import Bar, BarTable, bar_table
 from kosa.scoring.report.header import whole_of
 from kosa.scoring.report.markup import Markup, element, join, name
 from kosa.scoring.report.sections import section
 from kosa.scoring.report.words import Speaker
-from kosa.scoring.result import Score
+from kosa.scoring.scores import Comparison, Figures, PairScore
 
 _MOST = 24
 _SHORT = 40
 
 
-def versus_section(score: Score, found: Comparison | None, say: Speaker) -> Markup | None:
+def versus_section(score: Figures, found: Comparison | None, say: Speaker) -> Markup | None:
     """Which of the two is better, by how much, and where."""
     if found is None:
         return None
@@ -46,7 +45,7 @@ def versus_section(score: Score, found: Comparison | None, say: Speaker) -> Mark
     )
 
 
-def _shares(score: Score, found: Comparison, say: Speaker) -> Markup:
+def _shares(score: Figures, found: Comparison, say: Speaker) -> Markup:
     lines = (
         ("versus_wins", found.wins, "bar good"),
         ("versus_ties", found.ties, "bar rows"),
