@@ -573,13 +573,14 @@ def test_the_grid_takes_every_tile_once_and_fills_the_card_evenly():
 
 
 def test_tf32_is_taken_only_where_pytorch_is_told_so():
-    settings_of = torch.backends.cuda.matmul
+    settings_of, nvidia = torch.backends.cuda.matmul, evaluation.Card("cuda", 132, 50 << 20, 227 << 10)
     before = settings_of.fp32_precision
     try:
         settings_of.fp32_precision = "ieee"
-        assert evaluation.precision(torch.float32) == "ieee"
+        assert evaluation.precision(nvidia, torch.float32) == "ieee"
         settings_of.fp32_precision = "tf32"
-        assert evaluation.precision(torch.float32) == "tf32"
-        assert evaluation.precision(torch.bfloat16) == "ieee"
+        assert evaluation.precision(nvidia, torch.float32) == "tf32"
+        assert evaluation.precision(nvidia, torch.bfloat16) == "ieee"
+        assert evaluation.precision(nvidia._replace(name="hip"), torch.float32) == "ieee"
     finally:
         settings_of.fp32_precision = before

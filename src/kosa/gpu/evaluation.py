@@ -57,11 +57,10 @@ def card(device: torch.device) -> Card:
     )
 
 
-def precision(dtype: torch.dtype) -> str:
-    """How a product of this dtype is taken: exactly, unless PyTorch was told that TF32 will do."""
-    if dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32":
-        return "tf32"
-    return "ieee"
+def precision(at: Card, dtype: torch.dtype) -> str:
+    """How a product of this dtype is taken: exactly, unless PyTorch was told that TF32 will do (AMD: never)."""
+    allowed = at.name != "hip" and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return "tf32" if allowed and dtype == torch.float32 else "ieee"
 
 
 def tiles(at: Card, itemsize: int, how: str) -> Tiles:
@@ -125,7 +124,8 @@ def run(
     figure_bytes = 4 * (planes + (others is not None))
     most = max(1, memory // figure_bytes)
     size = triton.cdiv(rows, triton.cdiv(rows, most)) if rows else 1
-    at, how = card(hidden.device), precision(weight.dtype)
+    at = card(hidden.device)
+    how = precision(at, weight.dtype)
     tile = tiles(at, weight.itemsize, how)
     flags = {"SPREAD": spread, "STATISTICS": others is not None}
     inverse = 1.0 / options.temperature
