@@ -37,7 +37,8 @@ def content() -> bytes:
 @pytest.mark.parametrize("soft", [False, True])
 def test_loaded_is_what_was_saved(soft: bool, tmp_path: Path) -> None:
     made, path = state(0, 60, soft=soft), tmp_path / "a.state"
-    made.notes = {"done": {"a.parquet": [0, 1]}, "猫": None}
+    like_an_array = {"dtype": "int64", "shape": [0], "data": ""}
+    made.notes = {"done": {"a.parquet": [0, 1]}, "猫": None, "setup": like_an_array}
     made.save(path)
     back = State.load(path)
     assert (back.setup, back.rows, back.ranges, back.notes) == (EVERYTHING, 60, ((0, 60),), made.notes)
