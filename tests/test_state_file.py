@@ -38,7 +38,7 @@ def content() -> bytes:
 def test_loaded_is_what_was_saved(soft: bool, tmp_path: Path) -> None:
     made, path = state(0, 60, soft=soft), tmp_path / "a.state"
     like_an_array = {"dtype": "int64", "shape": [0], "data": ""}
-    made.notes = {"done": {"a.parquet": [0, 1]}, "猫": None, "setup": like_an_array}
+    made.notes = {"done": {"a.parquet": [0, 1]}, "猫": None, "x": like_an_array}
     made.save(path)
     back = State.load(path)
     assert (back.setup, back.rows, back.ranges, back.notes) == (EVERYTHING, 60, ((0, 60),), made.notes)
