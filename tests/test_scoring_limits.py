@@ -4,6 +4,7 @@ import math
 import sys
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ import pytest
 import kosa
 from kosa.cli import main
 from kosa.scoring import InputError, Rows, Setup, State
+from kosa.scoring.columns import Selection
 from kosa.scoring.exact import SCALE, ExactSums
 from kosa.scoring.groups import squares
-from kosa.scoring.memory import in_bytes
+from kosa.scoring.memory import in_bytes, plan
 from kosa.scoring.report.losses import carried_by_worst
 from kosa.scoring.tables import TableSums
 from kosa.scoring.terminal import class_list
@@ -217,3 +219,15 @@ def test_tokens_are_called_tokens() -> None:
     assert shown.startswith("tokens ")
     assert "tokens with p = 0" in shown
     assert "rows with" not in shown
+
+
+def test_many_columns_are_not_read_in_tiny_batches() -> None:
+    # Columns whose pages take more than the default: batches have a million numbers all the same.
+    names = tuple(f"z{k}" for k in range(400))
+    selection = Selection("logits", names, ("y",), None, None, None)
+    reader = SimpleNamespace(held=lambda _: 2_000_000_000)
+    wide: Any = [SimpleNamespace(readers=[reader], selection=selection)]
+    first: Any = [SimpleNamespace(predictions=np.zeros((1, 400), np.float32))]
+    assert plan(wide, first, memory=None, rows=None).rows == (1 << 20) // 400
+    with pytest.raises(InputError, match="is too little"):
+        plan(wide, first, memory=2_000_000_000, rows=None)

@@ -150,7 +150,7 @@ def _scaled(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--memory",
             metavar="BYTES",
-            help="Take no more, over all local processes: 500MB, 2GiB. [default: 550MB each]",
+            help="Take no more, over all local processes: 500MB, 2GiB. [default: 500MB each]",
         ),
     ):
         command = option(command)

@@ -12,7 +12,7 @@ from kosa.scoring.errors import InputError
 from kosa.scoring.readers import Reader, rows_per_batch
 from kosa.scoring.sources import Tables
 
-DEFAULT = 550_000_000  # bytes of one process
+DEFAULT = 500_000_000  # bytes of one process
 _UNITS = {
     "": 1,
     "k": 10**3,
@@ -32,6 +32,7 @@ _GROUPS = 80_000_000  # bytes of a table of as many groups as are kept, their na
 # of the process on 10 GB; lists come with as many bytes that say where each ends, and grow by doubling.)
 _COPIES, _COPIES_OF_LISTS = 6, 10
 _FIGURES = 400  # bytes a row while it is scored
+_USUAL_NUMBERS = 1 << 20  # numbers of a batch at least, where nobody said how much memory there is
 _FEWEST, _FEWEST_NUMBERS = (
     256,
     1 << 20,
@@ -93,7 +94,9 @@ def plan(
             f"{megabytes(pages)} to read {columns} columns side by side, {megabytes(fewest * row)} for a "
             f"batch of {fewest} rows; it takes {megabytes(least)} or more"
         )
-    chosen = rows or max(fewest, min(rows_per_batch(width), ((memory or DEFAULT) - fixed) // row))
+    if memory is None:  # a little more than the default is better than many times as long
+        fewest = max(fewest, _USUAL_NUMBERS // width)
+    chosen = rows or min(rows_per_batch(width), max(fewest, ((memory or DEFAULT) - fixed) // row))
     return Plan(chosen, fixed + chosen * row, program, pages, processes)
 
 
