@@ -183,12 +183,12 @@ def as_index(targets: Tensor, ignore: int) -> Tensor:
     if targets.dtype == torch.uint64:
         wide = targets.contiguous().view(torch.int64)
         beyond = 2**63 - 1 if ignore != 2**63 - 1 else -(2**63)  # no class, and not what is ignored
-        return torch.where(wide < 0, beyond, wide).reshape(-1)
+        return torch.where(wide < 0, beyond, wide).reshape(-1).contiguous()
     if targets.dtype not in (torch.int64, torch.int32):
         targets = targets.to(torch.int64)
-    return targets.reshape(-1)
+    return targets.reshape(-1).contiguous()
 
 
 def vector(weight: Tensor | None) -> Tensor | None:
     """Weights one behind the other."""
-    return None if weight is None else weight.reshape(-1)
+    return None if weight is None else weight.reshape(-1).contiguous()

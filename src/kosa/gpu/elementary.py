@@ -9,8 +9,8 @@ its instructions (ex2.approx 2 ulp, division 2 ulp); float64 takes the library's
 | decay(d, rate) = e^(−rate·|d|) | 2 ulp + 2·|d|·rate·2⁻²⁴, so 7e-6 at 1e-30 | 0 below 1e-38; NaN for NaN |
 | log(x) | 2 ulp | x > 0, subnormal too; −inf at 0; NaN below; inf at inf |
 | log1p(x) | 3 ulp | x ≥ 0; NaN for NaN |
-| capped(z, c) = c·tanh(z/c) | ½ ulp + 2⁻²² of what the cap takes away, or leaves to the limit | all z |
-| cap_slope(z, c) = 1 − tanh²(z/c) | 6 ulp | all z |
+| capped(z, c) = c·tanh(z/c) | 3 ulp | all z |
+| cap_slope(z, c) = 1 − tanh²(z/c) | 8 ulp to |z| = 2c, and 2|z|/c·2⁻²³ beyond | all z |
 
 The pair of a lane (a strand of a row's logits): m its largest logit, R = Σ e^(z − m) over all others. The sum over all is
 1 + R, and log1p(R) keeps the digits of a confident row. A lane that has seen nothing but −inf is (LOWEST, −1): R = −1

@@ -225,14 +225,12 @@ def span_of(
 def sum_in_any_order(x, axis: tl.constexpr):
     """Σ x, float64, the same bits however a reduction goes about it: on a grid of 2⁻⁵⁰ of the largest term."""
     x = x.to(tl.float64)
-    largest = tl.max(tl.abs(x), axis)
-    usual = (largest > 0.0) & (largest < INF)
-    unit = tl.where(usual, largest, 1.0)
-    steps = tl.where(tl.abs(x) < INF, x / tl.expand_dims(unit, axis) * 1125899906842624.0, 0.0).to(tl.int64)
+    finite = tl.where(tl.abs(x) < INF, x, 0.0)
+    largest = tl.max(tl.abs(finite), axis)
+    unit = tl.where(largest > 0.0, largest, 1.0)
+    steps = (finite / tl.expand_dims(unit, axis) * 1125899906842624.0).to(tl.int64)
     total = tl.sum(steps, axis).to(tl.float64) * (unit * 8.881784197001252e-16)
-    return (
-        tl.where(usual, total, 0.0) + tl.sum(x * 0.0, axis) + tl.where(largest == INF, tl.sum(x, axis), 0.0)
-    )
+    return total + tl.sum(x - finite, axis)  # infinity and NaN stay
 
 
 @triton.jit
