@@ -164,6 +164,8 @@ def test_labels_that_are_bytes_or_objects() -> None:
         kosa.score(np.array([b"\xff"] * 40), logits=LOGITS)
     with pytest.raises(InputError, match="cast it to float64"):
         kosa.score(LABELS, logits=LOGITS.astype(np.longdouble))
+    with pytest.raises(InputError, match="have no classes"):
+        kosa.score(LABELS, logits=np.empty((40, 0)))
     with pytest.raises(InputError, match="no array that NumPy can read"):
         kosa.score({"y": LABELS, "z": [[1.0], [1.0, 2.0]]}, target="y", logits="z")
 

@@ -181,6 +181,8 @@ def read_arrays(
     labels = convert.array(targets, "targets")
     if array.ndim == 0:
         raise InputError(f"`{kind}`: expected one row per target, came a single number")
+    if array.ndim > 1 and not array.shape[-1]:
+        raise InputError(f"`{kind}` of shape {array.shape} have no classes; expected one column a class")
     soft = labels.shape == array.shape and array.ndim > 1
     if soft and labels.dtype.kind in "iub":
         raise InputTypeError(
