@@ -46,7 +46,7 @@ def run(
             as_index(targets, options.ignore_index) if targets is not None and indexed else None,
             *((others[0], *t_steps[0]) if others else (None, 0, 0, 0)),
             class_weight if class_weight is None else class_weight.contiguous(),
-            row_weight if row_weight is None else row_weight.reshape(-1),
+            row_weight if row_weight is None else row_weight.reshape(-1).contiguous(),
             *figures,
             rows, inner, classes, int(options.ignore_index),
             float(options.softcap or 0.0), float(options.temperature), float(options.z_loss),

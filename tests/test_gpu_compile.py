@@ -1,0 +1,98 @@
+"""The Triton kernels compile for GPUs that are not here: to machine code, without spilled registers.
+
+Each group of kernels is compiled in a process of its own, because this one may have told Triton to interpret.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+pytest.importorskip("triton")
+
+# A group prints one JSON object a kernel: its name, and what a test asks of it. `launch` compiles instead of launching.
+BEGIN = """
+import json, sys
+import torch
+from gpu_compiled import compiled
+from kosa.loss import Options
+
+def launch(name, call):
+    with compiled(sys.argv[1]) as kernels:
+        call()
+    for k in kernels:
+        text = k.asm.get("ptx") or k.asm["amdgcn"]
+        print(json.dumps({
+            "case": name, "kernel": k.name, "registers": k.registers, "spilled": k.spilled, "warps": k.warps,
+            "wide_loads": text.count(".v4.b32") + text.count(".v2.b64") + text.count("_load_dwordx4"),
+        }))
+"""
+DENSE = """
+from kosa.gpu import dense, plan
+
+plan.processors = lambda device: 132
+i64, f32 = torch.int64, torch.float32
+
+def loss(name, dtype, rows, classes, *, soft=None, grad=True, axis=1, inner=(), kind="logits", weights=False, **options):
+    z = torch.zeros((rows, classes, *inner), dtype=dtype)
+    t = torch.zeros((rows, *inner), dtype=i64) if soft is None else torch.zeros(z.shape, dtype=soft)
+    losses = torch.zeros(rows * torch.Size(inner).numel(), dtype=torch.float64)
+    w = (torch.zeros(classes), torch.zeros_like(losses)) if weights else (None, None)
+    out = torch.zeros_like(z) if grad else None
+    lse = torch.zeros_like(losses) if weights else None
+    launch(name, lambda: dense.run(z, t, *w, Options(kind, 1, **options), losses=losses, out=out, lse_weight=lse))
+
+everything = dict(softcap=30.0, temperature=2.0, z_loss=0.1, label_smoothing=0.1, weights=True)
+bf16 = torch.bfloat16
+loss("long rows", bf16, 300, 128256)
+loss("apart", bf16, 8, 256000, soft=f32)
+loss("everything", bf16, 300, 32000, **everything)
+if sys.argv[1] == "sm_90":
+    loss("value", bf16, 300, 32000, grad=False)
+    loss("long rows", f32, 300, 128256)
+    loss("few classes", f32, 1000, 10)
+    loss("images", f32, 2, 21, inner=(64, 64))
+    loss("float64", torch.float64, 300, 32000)
+    loss("probs", f32, 300, 1024, kind="probs", soft=f32)
+    z = torch.zeros(300, 32000)
+    launch("target slopes", lambda: dense.target_slopes(z, z, None, None, Options(axis=1), out=torch.zeros_like(z)))
+"""
+GROUPS = {"dense": DENSE}
+
+
+def compile_group(group, target, folder):
+    """One entry a kernel of the group, compiled for this target."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(folder), "PYTHONPATH": str(TESTS)}
+    result = subprocess.run(
+        [sys.executable, "-c", BEGIN + GROUPS[group], target],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+def test_kernels_compile_for_nvidia_without_spills_and_with_wide_loads(group, target, tmp_path):
+    found = compile_group(group, target, tmp_path)
+    assert len(found) >= 5
+    for kernel in found:
+        assert kernel["spilled"] == 0, kernel
+        assert kernel["registers"] * 32 * kernel["warps"] <= 65536, kernel  # of a multiprocessor
+        if kernel["case"] != "few classes" and not kernel["kernel"].endswith("joined"):
+            assert kernel["wide_loads"] > 0, kernel
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_kernels_compile_for_amd(group, tmp_path):
+    found = compile_group(group, "gfx942", tmp_path)
+    assert len(found) >= 5
+    assert any(kernel["wide_loads"] > 0 for kernel in found)
