@@ -47,17 +47,29 @@ def starts(x, n, inner, outer, inside):
 
 
 @triton.jit
-def logits_at(at, mask, softcap, CAPPED: tl.constexpr, W: tl.constexpr, POLICY: tl.constexpr):
-    """Logits in W, capped; −inf where masked. A mask of None is worth having: see docs/gpu.md."""
+def raw_at(at, mask, POLICY: tl.constexpr):
+    """Logits as they lie; −inf where masked. A mask of None is worth having: see docs/gpu.md."""
     if mask is None:
-        z = widen(tl.load(at, eviction_policy=POLICY), W)
+        return tl.load(at, eviction_policy=POLICY)
     else:
-        z = widen(tl.load(at, mask=mask, other=-INF, eviction_policy=POLICY), W)
+        return tl.load(at, mask=mask, other=-INF, eviction_policy=POLICY)
+
+
+@triton.jit
+def ready(z, mask, softcap, CAPPED: tl.constexpr, W: tl.constexpr):
+    """Logits in W, capped; −inf where masked."""
+    z = widen(z, W)
     if CAPPED:
         z = capped(z, softcap.to(W))
         if mask is not None:
             z = tl.where(mask, z, -INF)
     return z
+
+
+@triton.jit
+def logits_at(at, mask, softcap, CAPPED: tl.constexpr, W: tl.constexpr, POLICY: tl.constexpr):
+    """Logits in W, capped; −inf where masked."""
+    return ready(raw_at(at, mask, POLICY), mask, softcap, CAPPED, W)
 
 
 @triton.jit
@@ -195,16 +207,15 @@ def span_of(
     if not DENSE:
         begin = first + (last - first) // (4 * BLOCK) * (4 * BLOCK)
         for start in range(first, begin, 4 * BLOCK):  # four loads are under way before the first is used
-            at = z_row + (start + lanes).to(tl.int64) * z_step
-            on = BLOCK * z_step
-            z0 = logits_at(at, there, softcap, CAPPED, W, POLICY)
-            z1 = logits_at(at + on, there, softcap, CAPPED, W, POLICY)
-            z2 = logits_at(at + 2 * on, there, softcap, CAPPED, W, POLICY)
-            z3 = logits_at(at + 3 * on, there, softcap, CAPPED, W, POLICY)
-            m, r = grown(m, r, z0, rate)
-            m, r = grown(m, r, z1, rate)
-            m, r = grown(m, r, z2, rate)
-            m, r = grown(m, r, z3, rate)
+            k = (start + lanes).to(tl.int64)
+            z0 = raw_at(z_row + k * z_step, there, POLICY)
+            z1 = raw_at(z_row + (k + BLOCK) * z_step, there, POLICY)
+            z2 = raw_at(z_row + (k + 2 * BLOCK) * z_step, there, POLICY)
+            z3 = raw_at(z_row + (k + 3 * BLOCK) * z_step, there, POLICY)
+            m, r = grown(m, r, ready(z0, there, softcap, CAPPED, W), rate)
+            m, r = grown(m, r, ready(z1, there, softcap, CAPPED, W), rate)
+            m, r = grown(m, r, ready(z2, there, softcap, CAPPED, W), rate)
+            m, r = grown(m, r, ready(z3, there, softcap, CAPPED, W), rate)
     for start in range(begin, whole, BLOCK):
         k = start + lanes
         z = logits_at(z_row + k.to(tl.int64) * z_step, there, softcap, CAPPED, W, POLICY)
@@ -356,9 +367,8 @@ def write_span(
         begin = first + (last - first) // (2 * BLOCK) * (2 * BLOCK)
         for start in range(first, begin, 2 * BLOCK):
             k = start + lanes
-            at = z_row + k.to(tl.int64) * z_step
-            z0 = logits_at(at, there, softcap, False, W, "evict_first")
-            z1 = logits_at(at + BLOCK * z_step, there, softcap, False, W, "evict_first")
+            z0 = logits_at(z_row + k.to(tl.int64) * z_step, there, softcap, False, W, "evict_first")
+            z1 = logits_at(z_row + (k + BLOCK).to(tl.int64) * z_step, there, softcap, False, W, "evict_first")
             write_tile(
                 z0, t_row, t_step, o_row, o_step, class_weight, there, live, target, k,
                 m, factor, s, total, rest, at_hit, confident, rate, softcap, t_scale, t_shift,
