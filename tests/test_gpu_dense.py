@@ -14,7 +14,7 @@ from kosa.gpu import dense
 from kosa.loss import Options
 
 pytestmark = pytest.mark.gpu
-TILES = [2, 15, 17, 49, 110]  # around tiles, steps of four tiles, and spans
+TILES = [15, 17, 110]  # around tiles, steps of four tiles, and spans
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def check(device, targets, kind, predictions, **options):
 
 
 @given(call=calls(elements=3000))
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_any_combination_of_options_agrees_with_the_definition(device, call):
     targets, kind, predictions, options = call
     for name in ("reduction", "denominator", "empty"):
