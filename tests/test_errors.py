@@ -118,7 +118,9 @@ def test_predictions_must_be_floating(function, dtype, kind):
 
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "bool"])
 def test_one_hot_targets_must_be_floating(function, dtype):
-    text = rf"one-hot targets must be floating, but `targets` .* `logits`, \(2, 3\), are {dtype}: .*targets.argmax.*floats"
+    text = (
+        rf"one-hot targets must be floating, but `targets` .* \(2, 3\), are {dtype}: .*targets.argmax.*floats"
+    )
     with pytest.raises(TypeError, match=text):
         function(np.zeros((2, 3), dtype), logits=Z)
 

@@ -32,7 +32,9 @@ def derived(function: Callable[..., Tensor], args: Any, kwargs: Any) -> list[Ten
     wanted = leaves([*args, *kwargs.values()])
     if not wanted:
         return [result.detach()]
-    upstream = torch.linspace(0.5, 2.0, result.numel(), dtype=result.dtype).reshape(result.shape)
+    upstream = torch.linspace(0.5, 2.0, result.numel(), dtype=result.dtype, device=result.device).reshape(
+        result.shape
+    )
     return [result.detach(), *torch.autograd.grad(result, wanted, upstream)]
 
 

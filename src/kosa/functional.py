@@ -34,6 +34,7 @@ def cross_entropy(
     reduction: str = "mean",
     denominator: float | None = None,
     empty: str = "nan",
+    check: bool = False,
 ) -> Any:
     """Cross-entropy E = −Σ_k t_k log y_k of predictions against targets, in nats.
 
@@ -61,6 +62,8 @@ def cross_entropy(
             sample_weight for distributions), "sum" does not, "none" returns one loss a row.
         denominator: what "mean" divides by instead; for accumulating gradients over uneven batches.
         empty: what the mean is where that divisor is 0: "nan" or "zero".
+        check: look for class indices out of range on a GPU too, and wait for it; without, such a row is NaN there. On a
+            CPU they are always looked for.
 
     Returns:
         The loss: a NumPy scalar, or an array of the predictions' shape without its class axis for `reduction="none"`;
@@ -85,7 +88,17 @@ def cross_entropy(
     """
     kind, predictions = _loss.one_of(logits=logits, probs=probs, log_probs=log_probs)
     options = options_of(
-        kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss, reduction, denominator, empty
+        kind,
+        axis,
+        ignore_index,
+        label_smoothing,
+        softcap,
+        temperature,
+        z_loss,
+        reduction,
+        denominator,
+        empty,
+        check,
     )
     return _dense(targets, predictions, class_weight, sample_weight, options, False, None).loss
 
@@ -107,6 +120,7 @@ def cross_entropy_with_grad(
     reduction: str = "mean",
     denominator: float | None = None,
     empty: str = "nan",
+    check: bool = False,
     out: Any = None,
 ) -> LossAndGrad:
     """Cross-entropy as `cross_entropy` computes it, and its gradient with respect to the array passed.
@@ -134,7 +148,17 @@ def cross_entropy_with_grad(
     """
     kind, predictions = _loss.one_of(logits=logits, probs=probs, log_probs=log_probs)
     options = options_of(
-        kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss, reduction, denominator, empty
+        kind,
+        axis,
+        ignore_index,
+        label_smoothing,
+        softcap,
+        temperature,
+        z_loss,
+        reduction,
+        denominator,
+        empty,
+        check,
     )
     return _dense(targets, predictions, class_weight, sample_weight, options, True, out)
 
@@ -168,6 +192,7 @@ def row_statistics(
     softcap: float | None = None,
     temperature: float = 1.0,
     z_loss: float = 0.0,
+    check: bool = False,
 ) -> RowStatistics:
     """What evaluation wants to know of each row, in float64 whatever the input, at one reading.
 
@@ -198,7 +223,7 @@ def row_statistics(
         (1, 0.14)
     """
     kind, predictions = _loss.one_of(logits=logits, probs=probs, log_probs=log_probs)
-    options = Options(kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss)
+    options = Options(kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss, check=check)
     if on_tensors(targets, predictions, class_weight, sample_weight):
         from kosa.torch import tensors
 
@@ -221,6 +246,7 @@ def binary_cross_entropy(
     reduction: str = "mean",
     denominator: float | None = None,
     empty: str = "nan",
+    check: bool = False,
 ) -> Any:
     """Binary cross-entropy E = −[pos_weight·t·log p + (1 − t)·log(1 − p)], in nats; each element is a row of its own.
 
@@ -239,6 +265,7 @@ def binary_cross_entropy(
             one loss an element.
         denominator: what "mean" divides by instead.
         empty: what the mean is where that divisor is 0: "nan" or "zero".
+        check: look for integers that are no target on a GPU too, and wait for it; without, such an element is NaN there.
 
     Returns:
         The loss: a NumPy scalar, or an array of the predictions' shape for `reduction="none"`; float32 for predictions
@@ -253,7 +280,7 @@ def binary_cross_entropy(
         >>> round(float(kosa.binary_cross_entropy([1, 0], probs=[0.9, 0.2])), 6)
         0.164252
     """
-    options = (label_smoothing, ignore_index, reduction, denominator, empty)
+    options = (label_smoothing, ignore_index, reduction, denominator, empty, check)
     return _binary(targets, logits, probs, pos_weight, sample_weight, options, False, None).loss
 
 
@@ -269,6 +296,7 @@ def binary_cross_entropy_with_grad(
     reduction: str = "mean",
     denominator: float | None = None,
     empty: str = "nan",
+    check: bool = False,
     out: Any = None,
 ) -> LossAndGrad:
     """Binary cross-entropy as `binary_cross_entropy` computes it, and its gradient with respect to the array passed.
@@ -291,7 +319,7 @@ def binary_cross_entropy_with_grad(
         >>> grad
         array([-0.25,  0.25])
     """
-    options = (label_smoothing, ignore_index, reduction, denominator, empty)
+    options = (label_smoothing, ignore_index, reduction, denominator, empty, check)
     return _binary(targets, logits, probs, pos_weight, sample_weight, options, True, out)
 
 
@@ -307,10 +335,10 @@ def _binary(
 ) -> LossAndGrad:
     """Check the arrays, and let the engine compute."""
     kind, predictions = _loss.one_of(logits=logits, probs=probs)
-    label_smoothing, ignore_index, reduction, denominator, empty = rest
+    label_smoothing, ignore_index, reduction, denominator, empty, check = rest
     options = Options(
         kind=kind, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction=reduction,
-        denominator=denominator, empty=empty,
+        denominator=denominator, empty=empty, check=check,
     )  # fmt: skip
     if on_tensors(targets, predictions, pos_weight, sample_weight, out):
         from kosa.torch import tensors

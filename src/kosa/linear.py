@@ -41,6 +41,7 @@ def linear_cross_entropy(
     empty: str = "nan",
     workspace: int | None = None,
     shift: int = 0,
+    check: bool = False,
 ) -> Any:
     """Cross-entropy of the logits z = hidden·weightᵀ + bias, in nats, some rows of logits at a time.
 
@@ -54,7 +55,7 @@ def linear_cross_entropy(
         weight: (K, D), of hidden's dtype.
         bias: (K,), or None.
         class_weight, sample_weight, ignore_index, label_smoothing, softcap, temperature, z_loss, reduction,
-        denominator, empty: as for `cross_entropy`; one sample weight a row of hidden.
+        denominator, empty, check: as for `cross_entropy`; one sample weight a row of hidden.
         workspace: bytes for the logits at hand and what goes with them; 64 MiB for None. At least one row is worked on
             at a time, however little is given.
         shift: score row i against target i + shift along the last axis but D's, the sequence; nothing is copied. The
@@ -86,6 +87,7 @@ def linear_cross_entropy(
         reduction,
         denominator,
         empty,
+        check,
     )
     weights = (class_weight, sample_weight)
     return _reduced(targets, hidden, weight, bias, weights, options, workspace, shift, False).loss
@@ -109,6 +111,7 @@ def linear_cross_entropy_with_grad(
     empty: str = "nan",
     workspace: int | None = None,
     shift: int = 0,
+    check: bool = False,
 ) -> LinearLossAndGrad:
     """`linear_cross_entropy`, and its gradients with respect to hidden, weight and bias, in three products.
 
@@ -141,6 +144,7 @@ def linear_cross_entropy_with_grad(
         reduction,
         denominator,
         empty,
+        check,
     )
     weights = (class_weight, sample_weight)
     return _reduced(targets, hidden, weight, bias, weights, options, workspace, shift, True)
@@ -161,6 +165,7 @@ def linear_row_statistics(
     z_loss: float = 0.0,
     workspace: int | None = None,
     shift: int = 0,
+    check: bool = False,
 ) -> RowStatistics:
     """What `row_statistics` says of the logits z = hidden·weightᵀ + bias, some rows of logits at a time.
 
@@ -182,7 +187,7 @@ def linear_row_statistics(
         >>> kosa.linear_row_statistics([0], np.array([[2.0, 0.0]]), np.eye(2)).argmax
         array([0])
     """
-    options = Options("logits", -1, ignore_index, label_smoothing, softcap, temperature, z_loss)
+    options = Options("logits", -1, ignore_index, label_smoothing, softcap, temperature, z_loss, check=check)
     weights = (class_weight, sample_weight)
     if on_tensors(targets, hidden, weight, bias, *weights):
         from kosa.torch import tensors

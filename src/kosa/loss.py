@@ -24,6 +24,7 @@ class Options:
     reduction: str = "mean"
     denominator: float | None = None
     empty: str = "nan"
+    check: bool = False  # whether a GPU's targets are looked at first, for which the host waits
 
     def __post_init__(self) -> None:
         for name in ("label_smoothing", "temperature", "z_loss", "softcap", "denominator"):

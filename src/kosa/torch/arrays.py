@@ -125,8 +125,8 @@ def floating(value: Any, name: str) -> Tensor:
         raise TypeError(
             f"`{name}` must be floating (float16, bfloat16, float32, float64), but is {value.dtype}"
         )
-    if value.device.type not in ("cpu", "meta"):
-        raise TypeError(f"`{name}` is on {value.device}, where Kosa has no kernels yet: `{name}.cpu()`")
+    if value.device.type not in ("cpu", "cuda", "meta"):
+        raise TypeError(f"`{name}` is on {value.device}, where Kosa has no kernels: `{name}.cpu()`")
     return _dense(value, name)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kosa.dispatch import options_of
 from kosa.loss import Options
-from kosa.torch import arrays, dense, host
+from kosa.torch import arrays, dense, engines
 
 
 def _options(kind: str, ignore_index: int, label_smoothing: float) -> Options:
@@ -26,7 +26,8 @@ def binary_losses_kernel(
     """Return the loss of each element, float64. Weights have the predictions' shape."""
     options = _options(kind, ignore_index, label_smoothing)
     losses = predictions.new_empty(predictions.shape, dtype=torch.float64)
-    host.binary_losses(predictions, targets, pos_weight, weight, options, losses=losses.view(-1))
+    weights = pos_weight, weight
+    engines.of(predictions).binary_losses(predictions, targets, *weights, options, losses=losses.view(-1))
     return losses
 
 
@@ -47,7 +48,8 @@ def binary_gradients_kernel(
     scaled = upstream if weight is None else upstream * weight
     out = arrays.memory(predictions)
     losses = predictions.new_empty(predictions.numel(), dtype=torch.float64)
-    host.binary_losses(predictions, targets, pos_weight, scaled, options, losses=losses, out=out)
+    weights = pos_weight, scaled
+    engines.of(predictions).binary_losses(predictions, targets, *weights, options, losses=losses, out=out)
     return out
 
 

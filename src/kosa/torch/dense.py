@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 
 from kosa.dispatch import options_of
 from kosa.loss import Options
-from kosa.torch import arrays, host, plain
+from kosa.torch import arrays, engines, plain
 
 Flat = tuple[str, int, int, float, float | None, float, float, str]
 
@@ -43,7 +43,8 @@ def row_losses_kernel(
     """Return the loss of each row, float64."""
     options = options_of(kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss)
     losses = predictions.new_empty(rows_of(predictions, axis), dtype=torch.float64)
-    host.run(predictions, targets, class_weight, row_weight, options, losses=losses.view(-1), target=target)
+    tensors = predictions, targets, class_weight, row_weight
+    engines.of(predictions).run(*tensors, options, losses=losses.view(-1), target=target)
     return losses
 
 
@@ -73,17 +74,10 @@ def row_gradients_kernel(
         scale, weight = 1.0, upstream if row_weight is None else upstream * row_weight
     losses = predictions.new_empty(rows_of(predictions, axis), dtype=torch.float64)
     out = arrays.memory(predictions)
-    host.run(
-        predictions,
-        targets,
-        class_weight,
-        weight,
-        options,
-        scale=scale,
-        losses=losses.view(-1),
-        out=out,
-        target=target,
-    )
+    engines.of(predictions).run(
+        predictions, targets, class_weight, weight, options,
+        scale=scale, losses=losses.view(-1), out=out, fresh=True, target=target,
+    )  # fmt: skip
     return losses, out
 
 
@@ -108,7 +102,7 @@ def target_gradients_kernel(
     options = options_of(kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss)
     weight = upstream if row_weight is None else upstream * row_weight
     out = arrays.memory(targets)
-    host.target_slopes(predictions, targets, class_weight, weight, options, out=out)
+    engines.of(predictions).target_slopes(predictions, targets, class_weight, weight, options, out=out)
     return out
 
 
@@ -226,7 +220,7 @@ class _Reduced(torch.autograd.Function):
 def scaled(gradient: Tensor, upstream: Tensor) -> Tensor:
     """upstream·gradient in the gradient's memory, whose versions nobody watches from here on."""
     own = gradient.data
-    return own if upstream.is_cpu and upstream == 1 else own.mul_(upstream)
+    return engines.of(own).scaled(own, upstream) if direct(upstream) else own.mul_(upstream)
 
 
 class _TracedReduced(torch.autograd.Function):

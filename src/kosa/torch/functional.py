@@ -10,7 +10,7 @@ from torch.nn._reduction import legacy_get_string
 from kosa import loss as _loss
 from kosa.dispatch import options_of
 from kosa.loss import Options
-from kosa.torch import arrays, dense, linear
+from kosa.torch import arrays, dense, engines, linear
 from kosa.torch.reduction import dense_loss, mean, reduced, scale_of, total_weight
 
 _NO_IGNORED_PROBABILITIES = (
@@ -35,6 +35,7 @@ def cross_entropy(
     z_loss: float = 0.0,
     denominator: float | None = None,
     empty: str = "nan",
+    check: bool = False,
 ) -> Tensor:
     """`torch.nn.functional.cross_entropy`: E = −Σ_k t_k log softmax(input)_k, in nats.
 
@@ -53,7 +54,7 @@ def cross_entropy(
         reduction: "mean", "sum" or "none".
         label_smoothing: ε in [0, 1].
         sample_weight: one weight a row, of the shape of the rows; constants.
-        softcap, temperature, z_loss, denominator, empty: as for `kosa.cross_entropy`.
+        softcap, temperature, z_loss, denominator, empty, check: as for `kosa.cross_entropy`.
 
     Returns:
         The loss in PyTorch's dtype for it: input's (with probabilities, the wider of input's and target's; under
@@ -87,8 +88,10 @@ def cross_entropy(
         reduction,
         denominator,
         empty,
+        check,
     )
     t = arrays.targets_of(target, x, axis, "input", "target")
+    engines.check(t, x.shape[axis], options, "target")
     if ignore_index >= 0 and t.is_floating_point():
         raise ValueError(_NO_IGNORED_PROBABILITIES)
     rows = dense.rows_of(x, axis)
@@ -117,6 +120,7 @@ def linear_cross_entropy(
     empty: str = "nan",
     workspace: int | None = None,
     shift: int = 0,
+    check: bool = False,
 ) -> Tensor:
     """`torch.nn.functional.linear_cross_entropy`: cross-entropy of input·linear_weightᵀ + linear_bias, in nats.
 
@@ -135,7 +139,7 @@ def linear_cross_entropy(
         label_smoothing: ε in [0, 1].
         options: PyTorch's LinearCrossEntropyOptions: accepted, and not needed.
         sample_weight: one weight a row; constants.
-        softcap, temperature, z_loss, denominator, empty, workspace, shift: as for `kosa.linear_cross_entropy`.
+        softcap, temperature, z_loss, denominator, empty, workspace, shift, check: as for `kosa.linear_cross_entropy`.
 
     Returns:
         The loss, in PyTorch's dtype for it.
@@ -159,7 +163,7 @@ def linear_cross_entropy(
         raise ValueError(_NO_IGNORED_PROBABILITIES)
     plain_options = Options(
         "logits", -1, -100 if ignore_index is None else ignore_index, label_smoothing, softcap, temperature, z_loss,
-        reduction, denominator, empty,
+        reduction, denominator, empty, check,
     )  # fmt: skip
     if w.dim() == 2:
         return _linear(x, w, target, bias, weight, sample_weight, plain_options, workspace, shift)
@@ -190,6 +194,7 @@ def linear_row_statistics(
     z_loss: float = 0.0,
     workspace: int | None = None,
     shift: int = 0,
+    check: bool = False,
 ) -> LinearStatistics:
     """Loss, log-partition, argmax and entropy of each row of input·linear_weightᵀ + linear_bias, in one product.
 
@@ -227,6 +232,7 @@ def linear_row_statistics(
         softcap,
         temperature,
         z_loss,
+        check=check,
     )
     tensors = prepared(x, w, target, bias, weight, sample_weight, workspace, shift)
     figures = linear.statistics(tensors, options, workspace, shift, "target")
@@ -286,7 +292,8 @@ def linear_loss(
     tensors: linear.Tensors, options: Options, workspace: int | None, shift: int, target: str = "target"
 ) -> Tensor:
     """Return the loss of prepared tensors, float64; `target` is the caller's name of the targets."""
-    x, *_, t, class_weight, row_weight = tensors
+    x, w, *_, t, class_weight, row_weight = tensors
+    engines.check(t, w.shape[0], options, target)
     if options.reduction == "none":
         return linear.losses(tensors, options, workspace, shift, target)
     total: Any = 1.0
@@ -355,7 +362,7 @@ def _many_heads(
 def _with(options: Options, reduction: str) -> Options:
     return Options(
         options.kind, options.axis, options.ignore_index, options.label_smoothing, options.softcap,
-        options.temperature, options.z_loss, reduction,
+        options.temperature, options.z_loss, reduction, check=options.check,
     )  # fmt: skip
 
 

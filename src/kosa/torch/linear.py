@@ -4,19 +4,14 @@ For a loss that is reduced, gradients are made with it, in three products, and t
 Whatever else is asked for (a second backward, other upstream gradients, a further derivative) is computed anew.
 """
 
-import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from kosa.cpu import arguments
-from kosa.cpu import linear as cpu
-from kosa.cpu.figures import Statistics
+from kosa.dispatch import options_of
 from kosa.loss import Options
-from kosa.torch import arrays, dense, plain
-from kosa.torch.products import TorchProducts
+from kosa.torch import dense, engines, plain
 from kosa.torch.written import WrittenRows, outer
 
 Flat = tuple[int, float, float | None, float, float, int | None, int, str]
@@ -33,25 +28,10 @@ def flat(options: Options, workspace: int | None, shift: int, target: str) -> Fl
     )  # fmt: skip
 
 
-def _job(
-    hidden: Tensor, weight: Tensor, targets: Tensor, class_weight: Tensor | None, row_weight: Tensor | None,
-    lse_weight: Tensor | None, flat_options: Any,
-) -> cpu.LinearJob:  # fmt: skip
-    ignore, smoothing, softcap, temperature, z_loss, _, shift, target = flat_options
-    t = arrays.array(targets)
-    indexed = not targets.dtype.is_floating_point
-    classes = weight.shape[0]
-    t = arguments.index_vector(t, ignore, classes, target) if indexed else np.reshape(t, (-1, classes))
-    options = Options("logits", 1, ignore, smoothing, softcap, temperature, z_loss)
-    vectors = (arrays.vector(x) for x in (class_weight, row_weight, lse_weight))
-    of_classes, of_rows, of_lse = vectors
-    return cpu.job(
-        t, indexed, tuple(hidden.shape[:-1]), classes, of_classes, of_rows, options, shift, of_lse, target
-    )
-
-
-def _matrix(hidden: Tensor) -> Tensor:
-    return hidden.detach().reshape(math.prod(hidden.shape[:-1]), hidden.shape[-1])
+def _options(flat_options: Any) -> tuple[Options, int | None, int]:
+    """The options of rows, the workspace and the shift: of what an operator takes, without its last."""
+    ignore, smoothing, softcap, temperature, z_loss, workspace, shift = flat_options
+    return options_of("logits", 1, ignore, smoothing, softcap, temperature, z_loss), workspace, shift
 
 
 def linear_losses_kernel(
@@ -60,13 +40,9 @@ def linear_losses_kernel(
     z_loss: float, workspace: int | None, shift: int, target: str,
 ) -> Tensor:  # fmt: skip
     """Return the loss of each row, float64: one product."""
-    options = (ignore_index, label_smoothing, softcap, temperature, z_loss, workspace, shift, target)
-    work = _job(hidden, weight, targets, class_weight, row_weight, None, options)
-    losses = np.zeros(hidden.shape[:-1])
-    h = _matrix(hidden)
-    products = TorchProducts(h, weight.detach(), bias, (False, False, False))
-    cpu.run(work, products, 1.0, losses.reshape(-1), workspace=workspace)
-    return torch.from_numpy(losses)
+    rest = _options((ignore_index, label_smoothing, softcap, temperature, z_loss, workspace, shift))
+    tensors = hidden, weight, bias, targets, class_weight, row_weight
+    return engines.of(hidden).linear_losses(*tensors, *rest, target=target)
 
 
 linear_losses_op = torch.library.custom_op("kosa::linear_losses", linear_losses_kernel, mutates_args=())
@@ -88,24 +64,14 @@ def linear_gradients_kernel(
 
     upstream: one number, by which the losses are not multiplied; or one a row, by which they are.
     """
-    options = (ignore_index, label_smoothing, softcap, temperature, z_loss, workspace, shift, target)
-    scale, of_rows = 1.0, row_weight
-    if upstream.dim() == 0:
-        scale = float(upstream)
-    else:
-        of_rows = upstream if row_weight is None else upstream * row_weight
-    work = _job(hidden, weight, targets, class_weight, of_rows, lse_upstream, options)
-    losses = np.zeros(hidden.shape[:-1])
-    h = _matrix(hidden)
-    needs = (needs_hidden, needs_weight, needs_bias)
-    products = TorchProducts(h, weight.detach(), bias, needs)
-    dt = torch.zeros(targets.shape if needs_targets else (0,), dtype=targets.dtype)
-    cpu.run(
-        work, products, scale, losses.reshape(-1), workspace=workspace, slopes=any(needs),
-        target_slopes=arrays.array(dt).reshape(-1, weight.shape[0]) if needs_targets else None,
-    )  # fmt: skip
-    dh, dw, db = (weight.new_empty(0) if grad is None else grad for grad in products.gradients())
-    return torch.from_numpy(losses), dh.reshape(hidden.shape) if needs_hidden else dh, dw, db, dt
+    rows, *rest = _options((ignore_index, label_smoothing, softcap, temperature, z_loss, workspace, shift))
+    tensors = hidden, weight, bias, targets, class_weight, row_weight
+    needs = needs_hidden, needs_weight, needs_bias, needs_targets
+    results = engines.of(hidden).linear_gradients(
+        upstream, lse_upstream, *tensors, rows, needs, *rest, target=target
+    )
+    losses, dh, dw, db, dt = (weight.new_empty(0) if result is None else result for result in results)
+    return losses, dh, dw, db, dt if needs_targets else targets.new_empty(0)
 
 
 linear_gradients_op = torch.library.custom_op(
@@ -139,14 +105,9 @@ def linear_statistics_kernel(
     z_loss: float, workspace: int | None, shift: int, target: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Return the figures of `kosa.row_statistics`: one product."""
-    options = (ignore_index, label_smoothing, softcap, temperature, z_loss, workspace, shift, target)
-    work = _job(hidden, weight, targets, class_weight, row_weight, None, options)
-    shape = hidden.shape[:-1]
-    figures = Statistics(*(np.zeros(shape, np.int64 if i == 2 else np.float64) for i in range(7)))
-    h = _matrix(hidden)
-    products = TorchProducts(h, weight.detach(), bias, (False, False, False))
-    cpu.statistics(work, products, Statistics(*(f.reshape(-1) for f in figures)), workspace=workspace)
-    a, b, c, d, e, f, g = (torch.from_numpy(figure) for figure in figures)
+    rest = _options((ignore_index, label_smoothing, softcap, temperature, z_loss, workspace, shift))
+    tensors = hidden, weight, bias, targets, class_weight, row_weight
+    a, b, c, d, e, f, g = engines.of(hidden).linear_statistics(*tensors, *rest, target=target)
     return a, b, c, d, e, f, g
 
 
@@ -191,11 +152,10 @@ class _Reduced(torch.autograd.Function):
             gradients = LinearGradients.apply(rows, *saved, *ctx.options, *needs)
         elif gradients is None:
             gradients = _gradients(ctx, upstream * scale)
-        elif (
-            not upstream.is_cpu or upstream != 1
-        ):  # to look at another device's number, the host would wait for it
+        else:
             gradients = [
-                grad.mul_(upstream) if need else None for grad, need in zip(gradients, needs, strict=True)
+                dense.scaled(grad, upstream) if need else None
+                for grad, need in zip(gradients, needs, strict=True)
             ]
         return *(g if need else None for g, need in zip(gradients, needs, strict=True)), *(None,) * 11
 
@@ -462,5 +422,6 @@ def statistics(
         raise RuntimeError(
             "the statistics have no forward mode: take jvp of linear_cross_entropy(reduction='none')"
         )
+    engines.check(tensors[3], tensors[1].shape[0], options, target)
     args = *tensors, *flat(options, workspace, shift, target)
     return dense.applied(_Statistics, _Statistics, linear_statistics_op, *args)

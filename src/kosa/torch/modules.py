@@ -22,11 +22,12 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         self, weight: Tensor | None = None, size_average: bool | None = None, ignore_index: int = -100,
         reduce: bool | None = None, reduction: str = "mean", label_smoothing: float = 0.0, *,
         softcap: float | None = None, temperature: float = 1.0, z_loss: float = 0.0,
-        denominator: float | None = None, empty: str = "nan",
+        denominator: float | None = None, empty: str = "nan", check: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(weight, size_average, ignore_index, reduce, reduction, label_smoothing)
         self.keywords: dict[str, Any] = {
             "softcap": softcap, "temperature": temperature, "z_loss": z_loss, "denominator": denominator, "empty": empty,
+            "check": check,
         }  # fmt: skip
 
     def forward(self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
@@ -53,6 +54,7 @@ class LinearCrossEntropyLoss(torch.nn.LinearCrossEntropyLoss):
         ignore_index: int | None = None, label_smoothing: float = 0.0, options: Any = None,
         softcap: float | None = None, temperature: float = 1.0, z_loss: float = 0.0,
         denominator: float | None = None, empty: str = "nan", workspace: int | None = None, shift: int = 0,
+        check: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(
             in_features, num_classes, out_features=out_features, bias=bias, device=device, dtype=dtype,
@@ -61,7 +63,7 @@ class LinearCrossEntropyLoss(torch.nn.LinearCrossEntropyLoss):
         )  # fmt: skip
         self.keywords: dict[str, Any] = {
             "softcap": softcap, "temperature": temperature, "z_loss": z_loss, "denominator": denominator,
-            "empty": empty, "workspace": workspace, "shift": shift,
+            "empty": empty, "workspace": workspace, "shift": shift, "check": check,
         }  # fmt: skip
 
     def forward(self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:

@@ -24,7 +24,8 @@ def total_weight(
         return float(math.prod(rows)) if row_weight is None else row_weight.sum(dtype=torch.float64)
     counts = targets != options.ignore_index
     if class_weight is None and row_weight is None:
-        return float(counts.sum()) if dense.direct(targets) else counts.sum().to(torch.float64)
+        count = counts.sum()
+        return float(count) if count.is_cpu and dense.direct(targets) else count.to(torch.float64)
     weight = torch.ones(targets.shape, dtype=torch.float64, device=targets.device)
     if class_weight is not None:
         inside = torch.where(counts, targets, 0).long().clamp(0, len(class_weight) - 1)
@@ -63,7 +64,7 @@ def reduced(losses: Tensor, total: Tensor | float, options: Options) -> Tensor:
 def scale_of(total: Tensor | float, options: Options, device: torch.device) -> tuple[Tensor, Tensor | None]:
     """Return 1 / total and whether total is 0 (None: surely not); the scale is then 0."""
     if isinstance(total, float) and total != 0.0:
-        return torch.tensor(1.0 / total, dtype=torch.float64, device=device), None
+        return torch.full((), 1.0 / total, dtype=torch.float64, device=device), None
     divisor = torch.as_tensor(total, dtype=torch.float64, device=device)
     nothing = divisor == 0
     return torch.where(nothing, 0.0, 1.0 / torch.where(nothing, 1.0, divisor)), nothing

@@ -1,21 +1,20 @@
 """`kosa`'s own functions on tensors: the same keywords and defaults as on arrays; tensors come out."""
 
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from kosa import loss as _loss
-from kosa.cpu import arguments, engine, figures
 from kosa.dispatch import options_of
 from kosa.loss import Options
-from kosa.torch import arrays
+from kosa.torch import arrays, engines
 from kosa.torch import binary as _binary
 from kosa.torch import dense as _dense
 from kosa.torch import linear as _linear
 from kosa.torch.functional import Names, linear_loss, prepared
-from kosa.torch.reduction import dense_loss, reduced, total_weight
+from kosa.torch.reduction import dense_loss, reduced, scale_of, total_weight
 
 _NAMES = Names("hidden", "weight", "bias", "targets", "class_weight")
 
@@ -25,12 +24,6 @@ def _dtype_of_loss(predictions: Tensor) -> torch.dtype:
     return torch.float64 if predictions.dtype == torch.float64 else torch.float32
 
 
-def _tensor(values: Any, like: Tensor) -> Tensor:
-    """The array as a tensor; bits as the 16-bit floats they are."""
-    tensor = torch.from_numpy(np.asarray(values))
-    return tensor.view(like.dtype) if values.dtype == np.uint16 else tensor
-
-
 def _checked(
     targets: Any, predictions: Any, class_weight: Any, sample_weight: Any, options: Options
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Options]:
@@ -38,13 +31,14 @@ def _checked(
     x = arrays.floating(predictions, options.kind)
     axis = _loss.class_axis(options.axis, tuple(x.shape), options.kind)
     t = arrays.targets_of(targets, x, axis, options.kind)
+    engines.check(t, x.shape[axis], options, "targets")
     return (
         x, t,
         arrays.weights_of(class_weight, "class_weight", (x.shape[axis],), "class", x),
         arrays.weights_of(sample_weight, "sample_weight", _dense.rows_of(x, axis), "row", x),
         options_of(
             options.kind, axis, options.ignore_index, options.label_smoothing, options.softcap, options.temperature,
-            options.z_loss, options.reduction, options.denominator, options.empty,
+            options.z_loss, options.reduction, options.denominator, options.empty, options.check,
         ),
     )  # fmt: skip
 
@@ -70,9 +64,24 @@ def _dense_with_grad(
     x: Tensor, t: Tensor, of_classes: Tensor | None, of_rows: Tensor | None, options: Options, out: Any
 ) -> tuple[Tensor, Tensor]:
     grad = _written(out, x, options.kind, targets=t, class_weight=of_classes, sample_weight=of_rows)
-    job = arrays.job(x, t, of_classes, of_rows, options)
-    result = engine.cross_entropy(job, True, arrays.array(grad))
-    return _tensor(result.loss, x), grad
+    rows = _dense.rows_of(x, options.axis)
+    total: Tensor | float = 1.0
+    if options.reduction == "mean":
+        total = total_weight(t, of_classes, of_rows, rows, options)
+    losses = x.new_empty(rows, dtype=torch.float64)
+    run = partial(engines.of(x).run, x, t, of_classes, of_rows, options, fresh=out is None)
+    return _with_grad(run, losses, total, options, x, grad)
+
+
+def _with_grad(
+    run: Any, losses: Tensor, total: Tensor | float, options: Options, x: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the loss, and `grad`, which `run` fills."""
+    scale, nothing = scale_of(total, options, x.device)
+    run(scale=scale, losses=losses.view(-1), out=grad)
+    if nothing is not None and isinstance(total, float):
+        grad.zero_()  # a denominator of 0 says nothing of what rows hold, and 0·NaN is NaN
+    return reduced(losses, total, options).to(_dtype_of_loss(x)), grad
 
 
 def _written(out: Any, x: Tensor, name: str, **others: Tensor | None) -> Tensor:
@@ -87,8 +96,10 @@ def _written(out: Any, x: Tensor, name: str, **others: Tensor | None) -> Tensor:
         raise TypeError(f"`out` must have the dtype of `{name}`, {x.dtype}, but has {out.dtype}")
     if out.requires_grad:
         raise ValueError("`out` requires a gradient, and would be overwritten: pass `out.detach()`")
-    shared = {key: arrays.array(value) for key, value in others.items() if value is not None}
-    arguments.check_out(arrays.array(out), arrays.array(x), name, **shared)
+    if out.device != x.device:
+        raise ValueError(f"`out` is on {out.device}, but `{name}` is on {x.device}: pass a tensor there")
+    shared = {key: value for key, value in others.items() if value is not None}
+    engines.of(x).check_out(out, x, name, **shared)
     return out
 
 
@@ -97,15 +108,14 @@ def row_statistics(
     targets: Any, predictions: Any, class_weight: Any, sample_weight: Any, options: Options
 ) -> Any:
     """`kosa.row_statistics`, of tensors; without gradients."""
-    given = targets
     if targets is None:
         x = arrays.floating(predictions, options.kind)
         axis = _loss.class_axis(options.axis, tuple(x.shape), options.kind)
-        targets = torch.full(_dense.rows_of(x, axis), options.ignore_index, device=x.device)
-    x, t, of_classes, of_rows, on_axis = _checked(targets, predictions, class_weight, sample_weight, options)
-    job = arrays.job(x, t, of_classes, of_rows, on_axis)
-    values = figures.row_statistics(job, given is not None)
-    return tuple(None if value is None else _tensor(value, x) for value in values)
+        rows = torch.full(_dense.rows_of(x, axis), options.ignore_index, device=x.device)
+        x, _, *rest = _checked(rows, x, class_weight, sample_weight, options)
+        return engines.of(x).row_statistics(x, None, *rest)
+    tensors = _checked(targets, predictions, class_weight, sample_weight, options)
+    return engines.of(tensors[0]).row_statistics(*tensors)
 
 
 def linear(
@@ -173,31 +183,35 @@ def binary(
         raise TypeError(f"`targets` must be bool, integers 0 and 1, or floating, but are {t.dtype}")
     if t.requires_grad:
         raise ValueError("`targets` require a gradient, which is not computed: pass `targets.detach()`")
+    engines.check_binary(t, options)
     plus, weight = (
         _element_weights(pos_weight, "pos_weight", x),
         _element_weights(sample_weight, "sample_weight", x),
     )
-    if with_grad:
-        return _binary_with_grad(x, t, plus, weight, options, out)
-    losses = _binary.losses(x, t, plus, weight, options)
-    total: Any = 1.0
+    total: Tensor | float = 1.0
     if options.reduction == "mean":
         indices_or_floats = t.to(torch.float32) if t.dtype == torch.bool else t
-        total = total_weight(indices_or_floats, None, weight, losses.shape, options)
+        total = total_weight(indices_or_floats, None, weight, x.shape, options)
+    if with_grad:
+        return _binary_with_grad(x, t, plus, weight, options, total, out)
+    losses = _binary.losses(x, t, plus, weight, options)
     return reduced(losses, total, options).to(_dtype_of_loss(x)), None
 
 
 @torch.compiler.disable
 def _binary_with_grad(
-    x: Tensor, t: Tensor, plus: Tensor | None, weight: Tensor | None, options: Options, out: Any
+    x: Tensor,
+    t: Tensor,
+    plus: Tensor | None,
+    weight: Tensor | None,
+    options: Options,
+    total: Tensor | float,
+    out: Any,
 ) -> tuple[Tensor, Tensor]:
     grad = _written(out, x, options.kind, targets=t)
-    of_targets = arrays.array(t)
-    if not t.dtype.is_floating_point:
-        of_targets = arguments.binary_targets(of_targets, tuple(x.shape), options.kind, options.ignore_index)
-    vectors = arrays.vector(plus), arrays.vector(weight)
-    result = engine.binary_cross_entropy(arrays.array(x), of_targets, *vectors, options, arrays.array(grad))
-    return _tensor(result.loss, x), grad
+    losses = x.new_empty(x.shape, dtype=torch.float64)
+    run = partial(engines.of(x).binary_losses, x, t, plus, weight, options)
+    return _with_grad(run, losses, total, options, x, grad)
 
 
 def _element_weights(value: Any, name: str, predictions: Tensor) -> Tensor | None:
