@@ -49,7 +49,7 @@ class LinearJob(NamedTuple):
     shift: int  # row n of hidden is scored against row n + shift of distributions
     total: float  # the weight of the rows that count
     lse_weight: Array = _NO_FLOATS
-    targetless: Array | None = None  # the numbers of the rows that `shift` leaves without a distribution
+    targetless: Array | None = None  # (M,) bool: the rows that `shift` leaves without a distribution
 
     @property
     def rows(self) -> int:
@@ -80,9 +80,8 @@ def job(
             targets.flags.writeable = False
             total = indices.check(targets, options.ignore_index, classes, class_weight, row_weight, shape)
         else:
-            beyond = np.broadcast_to(np.arange(length) >= length - shift, shape).reshape(-1)
-            targetless = np.flatnonzero(beyond)
-            row_weight = np.where(beyond, 0.0, row_weight if row_weight.size else 1.0)
+            targetless = np.broadcast_to(np.arange(length) >= length - shift, shape).reshape(-1)
+            row_weight = np.where(targetless, 0.0, row_weight if row_weight.size else 1.0)
             row_weight.flags.writeable = False
     counts = np.ones(len(targets), bool) if not row_weight.size else row_weight != 0.0
     if indexed:
@@ -133,12 +132,12 @@ def run(
             piece = _piece(work, rows, z)
             own = np.empty(count)
             if target_slopes is not None:
-                if isinstance(rows, slice):
+                if isinstance(rows, slice) and not work.shift:
                     engine.target_slopes(piece, scale, target_slopes[rows])
                 else:
                     some = np.empty(z.shape, target_slopes.dtype)
                     engine.target_slopes(piece, scale, some)
-                    target_slopes[rows + work.shift] = some
+                    _place(work, rows, some, target_slopes)
             engine.run(piece, scale, own, z if slopes else None)
             losses[rows] = own
             if slopes:
@@ -196,13 +195,25 @@ def _piece(work: LinearJob, rows: Rows, z: Array) -> Job:
     if work.indexed or (isinstance(rows, slice) and not work.shift):
         targets = work.targets[rows]
     else:  # beyond the end: rows that have no target, and do not count
-        numbers = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
-        targets = work.targets[np.minimum(numbers + work.shift, len(work.targets) - 1)]
+        targets = work.targets[np.minimum(_numbers(rows) + work.shift, len(work.targets) - 1)]
     weights = [some(work.row_weight), some(work.lse_weight)]
     for array in (targets, *weights):
         array.flags.writeable = False
     across = engine.side_by_side(z, 1) and not work.lse_weight.size
     return Job(z, 1, targets, work.indexed, work.class_weight, weights[0], work.options, across, weights[1])
+
+
+def _place(work: LinearJob, rows: Rows, values: Array, target_slopes: Array) -> None:
+    """Put what belongs to the distributions of some rows there. A row that has none may take part, for its lse."""
+    numbers = _numbers(rows)
+    if work.targetless is not None and work.targetless[numbers].any():
+        scored = ~work.targetless[numbers]
+        numbers, values = numbers[scored], values[scored]
+    target_slopes[numbers + work.shift] = values
+
+
+def _numbers(rows: Rows) -> Array:
+    return np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
 
 
 class NumpyProducts:

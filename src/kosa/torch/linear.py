@@ -382,7 +382,8 @@ class _Statistics(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, of_loss: Tensor, of_lse: Tensor, *_: Any) -> Any:
         with torch.no_grad():
-            grads = _gradients(ctx, of_loss, of_lse)
+            # One number would be a scale, which multiplies the gradient of lse too.
+            grads = _gradients(ctx, torch.atleast_1d(of_loss), of_lse)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             sources = of_loss, of_lse, *ctx.saved_tensors
             grads = [None if grad is None else _Once.apply(grad, *sources) for grad in grads]

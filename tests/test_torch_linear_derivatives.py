@@ -1,0 +1,59 @@
+"""Derivatives of the linear form that the mean's first backward does not take: of statistics, batched, second ones."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch_oracle import formula
+
+import kosa.torch
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def drawn(*shape, seed=0):
+    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("workspace", [0, None])
+@pytest.mark.parametrize("of_lse", ["all rows", "the last of a sequence", "some rows", "none"])
+@pytest.mark.parametrize("shift", [0, 1, 2, 5])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_loss_and_lse_of_statistics_together_have_the_gradients_of_the_formula(
+    weighted, shift, of_lse, workspace
+):
+    hidden, weight = drawn(2, 4, 3).requires_grad_(), drawn(5, 3, seed=1).requires_grad_()
+    target = drawn(2, 4, 5, seed=2).softmax(-1).requires_grad_()
+    rows = torch.tensor([[1.0, 0.0, 2.0, 0.5], [0.3, 1.0, 0.0, 1.0]]) if weighted else None
+    upstream = torch.arange(1.0, 9.0).view(2, 4)
+    along = {
+        "all rows": torch.linspace(-1.0, 2.0, 8).view(2, 4),
+        "the last of a sequence": torch.tensor([[0.0, 0, 0, 1], [0, 0, 0, 2]]),
+        "some rows": torch.tensor([[0.0, 1, 0, 2], [3, 0, 0, 0]]),
+        "none": torch.zeros(2, 4),
+    }[of_lse]
+
+    stats = kosa.torch.linear_row_statistics(
+        hidden, weight, target, shift=shift, sample_weight=rows, workspace=workspace
+    )
+    z = F.linear(hidden, weight)
+    losses = formula(z, target, shift=shift, sample_weight=rows, reduction="none")
+    leaves = hidden, weight, target
+    ours, theirs = (
+        torch.autograd.grad((loss * upstream).sum() + (lse * along).sum(), leaves)
+        for loss, lse in ((stats.loss, stats.lse), (losses, z.logsumexp(-1)))
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("of_loss", [0.0, 2.0])
+@pytest.mark.parametrize("row_weight", [None, torch.tensor(0.5)])
+def test_loss_and_lse_of_a_single_row_have_upstream_gradients_of_their_own(of_loss, row_weight):
+    hidden, weight = drawn(3).requires_grad_(), drawn(5, 3, seed=1).requires_grad_()
+    stats = kosa.torch.linear_row_statistics(hidden, weight, torch.tensor(2), sample_weight=row_weight)
+    lse = F.linear(hidden, weight).logsumexp(-1)
+    loss = (lse - weight[2] @ hidden) * (1.0 if row_weight is None else row_weight)
+    ours = torch.autograd.grad(of_loss * stats.loss + 3.0 * stats.lse, (hidden, weight))
+    theirs = torch.autograd.grad(of_loss * loss + 3.0 * lse, (hidden, weight))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
