@@ -315,6 +315,47 @@ def test_one_upstream_number_scales_gradients_and_lse_has_its_own(device, soft):
     assert grads[3] is None
 
 
+def test_a_single_row_has_an_upstream_gradient_a_row_beside_that_of_its_lse(device):
+    x, w, target = drawn(4, dtype=torch.float64), drawn(7, 4, dtype=torch.float64, seed=1), torch.tensor(2)
+    leaves = [t.clone().requires_grad_() for t in (x, w)]
+    z = F.linear(*leaves)
+    lse = z.logsumexp(-1)
+    want = torch.autograd.grad(0.25 * (lse - z[2]) + 3.0 * lse, leaves)
+    upstream, of_lse = torch.tensor([0.25], device=device).double(), torch.tensor(3.0, device=device)
+    tensors = [t.to(device) for t in (x, w, target)]
+    _, dh, dw, *_ = linear.gradients(
+        upstream,
+        of_lse,
+        tensors[0],
+        tensors[1],
+        None,
+        tensors[2],
+        None,
+        None,
+        Options(),
+        (True, True, False, False),
+    )
+    torch.testing.assert_close((dh.cpu(), dw.cpu()), want)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize(("shift", "workspace"), [(1, 300), (2, None), (5, 300)])
+def test_rows_without_a_target_by_shift_have_the_gradient_of_their_lse(device, shift, workspace, soft):
+    x, w, bias = (drawn(*shape, dtype=torch.float64) for shape in ((3, 4, 4), (7, 4), (7,)))
+    target = drawn(3, 4, 7, seed=3, dtype=torch.float64).softmax(-1) if soft else indices(3, 4, classes=7)
+    upstream, of_lse = torch.arange(1.0, 13.0).view(3, 4).double(), torch.linspace(-1.0, 2.0, 12).view(3, 4)
+    leaves = [t.clone().requires_grad_() for t in (x, w, bias, *([target] if soft else []))]
+    z = F.linear(*leaves[:3])
+    losses = formula(z, leaves[3] if soft else target, shift=shift, reduction="none")
+    total = (upstream * losses).sum() + (of_lse * z.logsumexp(-1)).sum()
+    want = torch.autograd.grad(total, leaves)
+    tensors = [t.to(device) for t in (upstream, of_lse, x, w, bias, target)]
+    needs = (True, True, True, soft)
+    _, *grads = linear.gradients(*tensors, None, None, Options(), needs, workspace, shift)
+    for grad, exact in zip(grads, want, strict=False):
+        torch.testing.assert_close(grad.cpu(), exact)
+
+
 @pytest.mark.parametrize("workspace", [0, None])
 def test_layouts_give_the_same_numbers(device, workspace):
     x, w, bias = (

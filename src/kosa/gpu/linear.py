@@ -72,14 +72,10 @@ def statistics_of(
         memory = min(work.workspace, evaluation.MEMORY)
         evaluation.run(*work[:6], work.options, figures[0], figures[1:], memory)
     else:
-        size = len(buffer := _buffer(work, rows, 0))
-        # Rows that have no distribution have the other figures all the same.
-        last = rows if work.indexed else work.rows
-        pairs = ((work, _parts(0, last, size)), (work._replace(ahead=0), _parts(last, rows, size)))
-        for some, parts in pairs:
-            for part in parts:
-                z = _logits(work, work.hidden[part], buffer)
-                statistics.run(z, *_given(some, part), [figure[part] for figure in figures])
+        buffer = _buffer(work, rows, 0)
+        for some, part in _all_parts(work, rows, len(buffer)):
+            z = _logits(work, work.hidden[part], buffer)
+            statistics.run(z, *_given(some, part), [figure[part] for figure in figures])
     if work.targetless is not None:
         for figure in figures[5:]:
             figure.masked_fill_(work.targetless, 0.0)
@@ -111,8 +107,9 @@ def gradients(
     block = _block(work) if needs_weight else 0
     masks = needs_weight and idle is not None
     dh = h.new_empty(h.shape) if needs_hidden else None
-    buffer = _buffer(work, work.rows, masks and dh is None, block)
-    parts = list(_parts(0, work.rows, len(buffer)))
+    rows = work.rows if lse_upstream is None else len(h)
+    buffer = _buffer(work, rows, masks and dh is None, block)
+    parts = list(_all_parts(work, rows, len(buffer)))
     masked = h.new_empty((len(buffer), h.shape[1])) if masks and dh is None else dh
     total = WeightGradient(w, len(parts), block) if needs_weight else None
     dbias = w.new_zeros(len(w), dtype=torch.float64) if needs_bias else None
@@ -122,7 +119,7 @@ def gradients(
         flat_dt = dt.view(-1, len(w))
         flat_dt[: len(h) - work.rows] = 0
     zero = h.new_zeros(())
-    for part in parts:
+    for some, part in parts:
         own = h[part]
         if masks and idle is not None and masked is not None:
             # 0·NaN is NaN: what a row that does not count holds must not reach the gradient of the weight. The memory is
@@ -131,8 +128,8 @@ def gradients(
                 idle[part, None], zero, own, out=masked[part] if dh is masked else masked[: len(own)]
             )
         z = _logits(work, own, buffer)
-        given = _given(work, part)
-        if needs_targets:
+        given = _given(some, part)
+        if needs_targets and part.stop <= work.rows:
             out = flat_dt[part.start + work.ahead : part.stop + work.ahead]
             dense.target_slopes(z, *given, scale=scale, out=out)
         lse_weight = None if work.lse_weight is None else work.lse_weight[part]
@@ -146,7 +143,7 @@ def gradients(
         if dbias is not None:
             dbias += z.sum(0, dtype=torch.promote_types(z.dtype, torch.float32))
     if dh is not None:
-        dh[work.rows :] = 0
+        dh[rows:] = 0
         dh = dh.reshape(hidden.shape)
     dw = None if total is None else total.result()
     db = None if dbias is None else dbias.to(w.dtype)
@@ -297,6 +294,13 @@ def chunk_rows(rows: int, row_bytes: int, budget: int) -> int:
 def _parts(first: int, last: int, size: int) -> Iterator[slice]:
     for start in range(first, last, max(1, size)):
         yield slice(start, min(start + size, last))
+
+
+def _all_parts(work: Work, rows: int, size: int) -> Iterator[tuple[Work, slice]]:
+    """Parts of the first so many rows. Those that lie beyond the last distribution get others, which weigh nothing."""
+    last = rows if work.indexed else min(rows, work.rows)
+    yield from ((work, part) for part in _parts(0, last, size))
+    yield from ((work._replace(ahead=0), part) for part in _parts(last, rows, size))
 
 
 def _logits(work: Work, hidden: Tensor, buffer: Tensor) -> Tensor:
