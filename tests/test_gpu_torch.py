@@ -67,6 +67,21 @@ def test_every_option_with_every_other_is_the_formula_in_values_and_gradients(de
     torch.testing.assert_close(both.grad, got, rtol=1e-14, atol=0)
 
 
+def test_an_ignored_index_beyond_the_dtype_of_targets_is_no_class_of_it(device):
+    z, y = drawn(3, 200, device=device).requires_grad_(), torch.tensor([156, 3, 5], device=device)
+    w = drawn(200, 3, seed=1, device=device).requires_grad_()
+
+    def found(y):
+        losses = kosa.torch.cross_entropy(z, y), kosa.torch.linear_cross_entropy(z[:, :3], w, y)
+        return *losses, *torch.autograd.grad(sum(losses), (z, w))
+
+    for got, want in zip(found(y.to(torch.uint8)), found(y), strict=True):
+        assert torch.equal(got, want)
+    ones = torch.ones(3, 200, dtype=torch.uint8, device=device)
+    binary = [kosa.binary_cross_entropy(t, logits=z, ignore_index=-255) for t in (ones, ones.long())]
+    assert torch.equal(*binary)
+
+
 @pytest.mark.filterwarnings(
     "ignore:.torch.jit.script. is deprecated:DeprecationWarning"
 )  # forward mode loads it

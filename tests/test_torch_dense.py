@@ -109,6 +109,29 @@ def test_indices_of_any_integer_dtype_are_the_same_indices(dtype):
     assert torch.equal(ours, kosa.torch.cross_entropy(z, y, weight, ignore_index=3))
 
 
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.int16, torch.uint8, torch.uint16, torch.uint32, torch.uint64], ids=str
+)
+@pytest.mark.parametrize("ignore", [-100, -1, 2**32 + 3])
+def test_an_ignored_index_beyond_a_dtype_is_no_class_of_it(dtype, ignore):
+    """PyTorch compares within the dtype: −100 is 156 in uint8, and a row of class 156 would not count."""
+    wrapped = ignore % 2 ** torch.iinfo(dtype).bits
+    z, w = logits((4, 300), seed=3).requires_grad_(), logits((300, 2), seed=4).requires_grad_()
+    y = torch.tensor([wrapped if wrapped < min(300, torch.iinfo(dtype).max) else 7, 3, 5, 3])
+
+    def found(y):
+        dense = kosa.torch.cross_entropy(z, y, ignore_index=ignore)
+        head = kosa.torch.linear_cross_entropy(z[:, :2], w, y, ignore_index=ignore)
+        (slope,) = torch.autograd.grad(dense, z, create_graph=True)
+        return dense, head, torch.autograd.grad(slope.square().sum(), z)[0]
+
+    for got, want in zip(found(y.to(dtype)), found(y), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-14, atol=0)
+    of_ones = torch.ones(3, dtype=torch.uint8), z[:3, 0]
+    got = kosa.binary_cross_entropy(of_ones[0], logits=of_ones[1], ignore_index=-255)
+    assert got == kosa.binary_cross_entropy(of_ones[0].long(), logits=of_ones[1], ignore_index=-255)
+
+
 def test_mixed_dtypes_of_predictions_and_distributions_give_pytorchs_dtype():
     double, single, half = DTYPES  # pairs that the tests of arrays compile kernels for too
     for a, b in ((single, double), (double, single), (half, single), (single, half)):

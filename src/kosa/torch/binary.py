@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kosa.dispatch import options_of
 from kosa.loss import Options
-from kosa.torch import arrays, dense, engines
+from kosa.torch import arrays, dense, engines, plain
 
 
 def _options(kind: str, ignore_index: int, label_smoothing: float) -> Options:
@@ -71,7 +71,7 @@ def _curvature(
     x = predictions.to(torch.promote_types(predictions.dtype, torch.float32))
     live = torch.ones_like(targets, dtype=torch.bool)
     if not targets.dtype.is_floating_point and targets.dtype != torch.bool:
-        live = targets != ignore_index
+        live = plain.counts(targets, ignore_index)
     if weight is not None:
         live = live & (weight != 0)
     t = targets.to(x.dtype) * (1.0 - label_smoothing) + label_smoothing / 2

@@ -31,6 +31,14 @@ class Parts(NamedTuple):
     p: Tensor
 
 
+def counts(targets: Tensor, ignore_index: int) -> Tensor:
+    """Whether each class index is another than `ignore_index`, which PyTorch would wrap into the dtype of the targets."""
+    held = torch.iinfo(targets.dtype)
+    if not held.min <= ignore_index <= held.max:
+        return torch.ones_like(targets, dtype=torch.bool)
+    return targets != ignore_index
+
+
 def parts(tensors: Tensors, options: Options) -> Parts:
     """Compute them in the predictions' precision, float32 at least."""
     predictions, targets, class_weight, row_weight = tensors
@@ -43,7 +51,7 @@ def parts(tensors: Tensors, options: Options) -> Parts:
     if targets.dtype.is_floating_point:
         t = targets.to(wide)
     else:
-        counted = targets != options.ignore_index
+        counted = counts(targets, options.ignore_index)
         live = live & counted
         index = torch.where(counted, targets, 0).long().unsqueeze(axis)
         t = torch.zeros_like(z).scatter(axis, index, 1.0)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kosa.loss import Options
-from kosa.torch import dense
+from kosa.torch import dense, plain
 
 
 def total_weight(
@@ -22,7 +22,7 @@ def total_weight(
         return float(options.denominator)
     if targets.dtype.is_floating_point:
         return float(math.prod(rows)) if row_weight is None else row_weight.sum(dtype=torch.float64)
-    counts = targets != options.ignore_index
+    counts = plain.counts(targets, options.ignore_index)
     if class_weight is None and row_weight is None:
         count = counts.sum()
         return float(count) if count.is_cpu and dense.direct(targets) else count.to(torch.float64)
