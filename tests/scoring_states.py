@@ -11,8 +11,6 @@ EVERYTHING = Setup(
     CLASSES,
     "probs",
     weighted=True,
-    clip=1e-7,
-    clip_name="test",
     worst=3,
     top_k=(1, 3),
     group="doc",
@@ -27,7 +25,7 @@ def rows(start: int, count: int, seed: int = 1, soft: bool = False) -> Rows:
     columns: dict[str, Any] = {name: np.array([part[name] for part in parts]) for name in parts[0]}
     units = {"bytes": columns.pop("bytes"), "words": columns.pop("words")}
     ids = columns.pop("ids").tolist()
-    return Rows(first=start, ids=ids, units=units, **columns)
+    return Rows(first=start, ids=ids, units=units, clip=1e-7, **columns)
 
 
 def _row(number: int, seed: int, soft: bool) -> dict[str, Any]:

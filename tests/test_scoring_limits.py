@@ -233,3 +233,33 @@ def test_many_columns_are_not_read_in_tiny_batches() -> None:
     assert plan(wide, first, memory=None, rows=None).rows == (1 << 20) // 400
     with pytest.raises(InputError, match="is too little"):
         plan(wide, first, memory=2_000_000_000, rows=None)
+
+
+def test_files_of_several_types_have_one_clipped_figure_in_any_order(tmp_path: Path) -> None:
+    probs = np.array([[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]])
+    for name, kind in (("narrow", np.float32), ("wide", np.float64)):
+        columns = {f"p{k}": probs[:, k].astype(kind) for k in range(2)}
+        pq.write_table(pa.table({"y": [0, 0, 1], **columns}), tmp_path / f"{name}.parquet")
+    paths = [tmp_path / "narrow.parquet", tmp_path / "wide.parquet"]
+    one, other = (
+        kosa.score(files, "y", probs="p*", worst=0, state=tmp_path / f"{number}.state")
+        for number, files in enumerate((paths, paths[::-1]))
+    )
+    assert one == other
+    # Each file has the epsilon of its own type: 2^-23 and 2^-52, of two rows each.
+    assert one.clipped_cross_entropy == pytest.approx((2 + 2 * 23 + 2 * 52) * math.log(2) / 6, rel=1e-15)
+    assert (one.clip, one.clip_name) == (2.0**-23, "float64 epsilon (2.22e-16) or float32 epsilon")
+    assert "p clipped at float64 epsilon (2.22e-16) or float32 epsilon = 1.19e-07" in str(one)
+    parts = [
+        kosa.score(path, "y", probs="p*", worst=0, state=f"{path}.state") and State.load(f"{path}.state")
+        for path in paths
+    ]
+    merged = parts[1].shifted(3)
+    merged.merge(parts[0])
+    assert merged.result() == one == State.load(tmp_path / "0.state").result()
+
+
+@pytest.mark.parametrize("clip", [-0.5, 1.0, math.nan])
+def test_a_clip_is_a_probability(clip: float) -> None:
+    with pytest.raises(InputError, match=r"`clip` is .*, expected a probability below 1"):
+        State(Setup(("a", "b"), "logits")).update(rows(clip=clip))

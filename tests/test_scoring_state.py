@@ -51,7 +51,7 @@ def part(whole: Rows, chosen: np.ndarray) -> Rows:
 
 
 def fresh(weighted: bool) -> State:
-    return State(Setup(tuple("abcd"), "logits", weighted=weighted, clip=1e-7, clip_name="test"))
+    return State(Setup(tuple("abcd"), "logits", weighted=weighted))
 
 
 def figures(state: State) -> dict[str, object]:
@@ -120,7 +120,7 @@ def test_states_of_different_data_do_not_merge() -> None:
     with pytest.raises(InputError, match="do not merge: `weighted` is False here and True there"):
         fresh(False).merge(fresh(True))
     with pytest.raises(InputError, match=r"`classes` is \('a', 'b', 'c', 'd'\) here and \('a',\) there"):
-        fresh(False).merge(State(Setup(("a",), "logits", clip=1e-7, clip_name="test")))
+        fresh(False).merge(State(Setup(("a",), "logits")))
 
 
 def test_merging_leaves_the_other_state_as_it_was() -> None:

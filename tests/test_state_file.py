@@ -67,7 +67,7 @@ def test_loaded_states_go_on_and_merge_like_live_ones(content: bytes) -> None:
 def test_the_file_says_what_it_is(content: bytes) -> None:
     header, body, rest = content.split(b"\n")
     assert json.loads(header) == {
-        "kosa_state": 2,
+        "kosa_state": 3,
         "bytes": len(body),
         "sha256": hashlib.sha256(body).hexdigest(),
     }
@@ -123,14 +123,14 @@ def test_foreign_files_are_no_states(foreign: bytes) -> None:
 
 
 def test_a_newer_version_says_to_upgrade(content: bytes) -> None:
-    newer = content.replace(b'"kosa_state": 2', b'"kosa_state": 3', 1)
-    assert "was written by a newer Kosa: its format is 3, this one reads 2; upgrade" in refused(newer)
+    newer = content.replace(b'"kosa_state": 3', b'"kosa_state": 4', 1)
+    assert "was written by a newer Kosa: its format is 4, this one reads 3; upgrade" in refused(newer)
 
 
 def with_body(stored: Any) -> bytes:
     """A file whose checksum fits, whatever is in it."""
     body = json.dumps(stored).encode()
-    header = {"kosa_state": 2, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    header = {"kosa_state": 3, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
     return json.dumps(header).encode() + b"\n" + body + b"\n"
 
 
@@ -189,7 +189,7 @@ def test_whatever_stands_in_a_file_it_is_a_state_or_one_error(data: st.DataObjec
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.binary(max_size=200), st.booleans())
 def test_no_bytes_are_worse_than_an_error(noise: bytes, headed: bool) -> None:
-    header = {"kosa_state": 2, "bytes": len(noise), "sha256": hashlib.sha256(noise).hexdigest()}
+    header = {"kosa_state": 3, "bytes": len(noise), "sha256": hashlib.sha256(noise).hexdigest()}
     refused(json.dumps(header).encode() + b"\n" + noise + b"\n" if headed else noise)
 
 

@@ -21,7 +21,7 @@ from kosa.scoring import InputError, PairState, Rows, Setup, State
 from kosa.scoring.pairstate import load_any, parse_any
 
 ROWS = 60
-THEIRS = replace(EVERYTHING, classes=CLASSES[::-1], clip=1e-16, worst=2)
+THEIRS = replace(EVERYTHING, classes=CLASSES[::-1], worst=2)
 CUTS = st.lists(st.integers(1, ROWS - 1), max_size=6).map(lambda cuts: [0, *sorted(set(cuts)), ROWS])
 
 

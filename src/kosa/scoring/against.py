@@ -72,7 +72,7 @@ class PairScorer:
         return self.state.rows if self.state else 0
 
     def start(self, left: Batch, right: Batch) -> None:
-        """Learn the classes and the clips from the first batches, and add nothing."""
+        """Learn the classes from the first batches, and add nothing."""
         self._ours.start(left)
         self._theirs.start(_counting_as(right, left))
         assert self._ours.state is not None

@@ -22,17 +22,15 @@ from kosa.scoring.rows import MOST_WEIGHT, Rows
 from kosa.scoring.temperature import tempered
 
 
-def clip_of(dtype: np.dtype[Any]) -> tuple[float, str]:
-    """The clip for predictions of a type, and its name."""
-    name = "float64" if dtype.itemsize > 4 else "float32"
-    return float(np.finfo(name).eps), f"{name} epsilon"
+def clip_of(dtype: np.dtype[Any]) -> float:
+    """The clip for predictions of a type."""
+    return float(np.finfo(np.float64 if dtype.itemsize > 4 else np.float32).eps)
 
 
 def evaluate(
     kind: str,
     batch: Batch,
     classes: Classes,
-    clip: float,
     force: bool,
     *,
     top_k: bool = False,
@@ -45,6 +43,7 @@ def evaluate(
     weight = _weights(batch)
     used = np.ones(len(batch.predictions), dtype=bool) if weight is None else weight > 0
     binary = batch.predictions.ndim == 1
+    clip = clip_of(batch.predictions.dtype)
     if kind == tokens.KIND:
         if top_k or temperature:
             option = "top_k" if top_k else "temperature"
@@ -56,7 +55,9 @@ def evaluate(
         rows = replace(rows, rank=ranks(batch.predictions, rows.label, rows.predicted))
     if temperature:
         rows = replace(rows, tempered=tempered(kind, batch.predictions, rows.label, rows.mass))
-    return replace(rows, weight=weight, ids=batch.ids, group=batch.group, units=_units(batch, used))
+    return replace(
+        rows, weight=weight, ids=batch.ids, group=batch.group, units=_units(batch, used), clip=clip
+    )
 
 
 def _units(batch: Batch, used: NDArray[np.bool_]) -> dict[str, Floats]:

@@ -1,7 +1,7 @@
 """From a state to its figures."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -19,6 +19,7 @@ from kosa.scoring.tokens import KIND, without_predictions
 from kosa.scoring.view import View
 
 _MOST_CONFUSIONS = 20
+_EPSILONS = {2.0**-23: "float32 epsilon", 2.0**-52: "float64 epsilon"}
 
 
 def figures(state: Sums, view: View) -> Score:
@@ -62,8 +63,8 @@ def figures(state: Sums, view: View) -> Score:
         prior_cross_entropy=prior,
         skill=1.0 - mean / prior if prior > 0.0 else math.nan,
         zero_probability_rows=int(state.losses.rows[INFINITE]),
-        clip=setup.clip,
-        clip_name=setup.clip_name,
+        clip=max(state.clips, default=0.0),
+        clip_name=_clip_name(state.clips),
         clipped_cross_entropy=math.nan
         if math.isnan(special)
         else rounded((loss + state.clip_change.exact()) / weight),
@@ -84,6 +85,12 @@ def figures(state: Sums, view: View) -> Score:
         worst=tuple(row.named(setup.classes) for row in state.worst.rows),
     )
     return without_predictions(found) if setup.predictions == KIND else found
+
+
+def _clip_name(clips: Collection[float]) -> str:
+    """What the largest clip is, and before it the smaller ones with their values."""
+    names = [f"{_EPSILONS.get(clip, 'clip')} ({clip:.3g})" for clip in sorted(clips)]
+    return " or ".join(names).rpartition(" (")[0]
 
 
 def _mean(sums: ExactSums, weight: Fraction) -> float:

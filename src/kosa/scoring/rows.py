@@ -26,7 +26,8 @@ class Rows:
     hit: (N,) the target's mass on the predicted class; None: 1 where predicted = label, else 0.  among: (N,)
     nats lost among the classes that were not predicted, −Σ_{k≠predicted} t_k·log(p_k/(1 − c)); None: 0.
     rank: (N,) how many classes come before the target's, most probable first; for top-k.  group: N names of
-    groups.  units: N counts by unit.  tempered: (N, 21), see `temperature.py`.
+    groups.  units: N counts by unit.  tempered: (N, 21), see `temperature.py`.  clip: what probabilities were raised to
+    for `clipped`; 0: to nothing.
     """
 
     first: int
@@ -46,6 +47,7 @@ class Rows:
     group: "NDArray[Any] | Coded | None" = None
     units: dict[str, Floats] = field(default_factory=dict)
     tempered: Floats | None = None
+    clip: float = 0.0
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -59,6 +61,8 @@ class Rows:
             if isinstance(values, np.ndarray | Coded) and len(values) != len(self.loss):
                 raise InputError(f"`{name}` has {len(values)} rows, `loss` {len(self.loss)}")
         self._check_floats(arrays)
+        if not 0.0 <= self.clip < 1.0:
+            raise InputError(f"`clip` is {self.clip}, expected a probability below 1")
         if not len(self.loss):
             return
         rank_end = np.iinfo(np.int64).max

@@ -11,7 +11,7 @@ from kosa.scoring import tokens
 from kosa.scoring.batch import Batch
 from kosa.scoring.classes import Classes
 from kosa.scoring.errors import InputError, InputTypeError
-from kosa.scoring.evaluate import clip_of, evaluate
+from kosa.scoring.evaluate import evaluate
 from kosa.scoring.kinds import Suspicion
 from kosa.scoring.result import Score
 from kosa.scoring.rows import Rows
@@ -77,14 +77,13 @@ class Scorer:
             self._kind,
             batch,
             self._classes,
-            setup.clip,
             self._force,
             top_k=bool(setup.top_k),
             temperature=setup.temperature,
         )
 
     def start(self, batch: Batch) -> None:
-        """Learn the classes and the clip from the first batch, and add nothing."""
+        """Learn the classes from the first batch, and add nothing."""
         self._start(batch, batch.predictions.shape[1] if batch.predictions.ndim > 1 else 0)
 
     def fresh(self) -> "Scorer":
@@ -102,20 +101,17 @@ class Scorer:
         self.__dict__ |= kept | {"state": None if kept["state"] is None else State(kept["state"])}
 
     def _start(self, batch: Batch, width: int) -> None:
-        """Learn the classes and the clip from the first batch."""
+        """Learn the classes from the first batch."""
         self._width = width
         if self._kind == tokens.KIND:
             self._classes = Classes(tokens.CLASSES)
         else:
             self._classes = Classes.choose(width or 2, self._given, batch.carried, binary=not width)
-        clip, clip_name = clip_of(batch.predictions.dtype)
         self.state = State(
             Setup(
                 self._classes.names,
                 self._kind,
                 weighted=batch.weights is not None,
-                clip=clip,
-                clip_name=clip_name,
                 **self._kept,
             )
         )

@@ -213,8 +213,8 @@ class Figures:
         where the data set has one class only.
     zero_probability_rows: rows of infinite loss: probability 0 at (a class of) the target.
     clip, clip_name: the clip: the machine epsilon of the predictions' float type (float32's for narrower
-        ones).
-    clipped_cross_entropy: Σ w·loss / Σw with each probability below the clip raised to it; finite where the
+        ones). Each file or batch has that of its own type; where there are several, the largest, and all names.
+    clipped_cross_entropy: Σ w·loss / Σw with each probability below its clip raised to it; finite where the
         exact figure is not. (scikit-learn's log_loss lowers those above 1 − clip too: up to clip a row more.)
     predictions: what they were said to be: logits, probs or log_probs.
     per: the loss by other units, each with its own denominator.

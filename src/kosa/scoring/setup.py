@@ -13,17 +13,15 @@ class Setup:
     """The data and the choices that a state is of; only states of equal setups merge.
 
     classes: the names of the classes in order.  predictions: logits, probs or log_probs.  weighted: whether
-    rows have weights.  clip, clip_name: what probabilities are raised to for the clipped figure.  worst: how
-    many of the worst rows are kept.  top_k: the k of the top-k accuracies.  group: the name of the column of
-    groups.  per: the units of perplexity that a column counts.  temperature: whether the sums for the best
-    temperature are kept.
+    rows have weights.  worst: how many of
+    the worst rows are kept.  top_k: the k of the top-k accuracies.  group: the name of the column of groups.
+    per: the units of perplexity that a column counts.  temperature: whether the sums for the best temperature
+    are kept.
     """
 
     classes: tuple[str, ...]
     predictions: str
     weighted: bool = False
-    clip: float = 0.0
-    clip_name: str = ""
     worst: int = 5
     top_k: tuple[int, ...] = ()
     group: str | None = None
@@ -60,8 +58,6 @@ class Setup:
         plain = {
             "predictions": str,
             "weighted": bool,
-            "clip": float,
-            "clip_name": str,
             "worst": int,
             "temperature": bool,
         }
@@ -72,7 +68,7 @@ class Setup:
             raise ValueError("no setup of a state")
         if setup.predictions not in _KINDS or len(set(setup.classes)) < len(setup.classes):
             raise ValueError("no setup of a state")
-        if any(k < 1 for k in setup.top_k) or not 0.0 <= setup.clip < 1.0:
+        if any(k < 1 for k in setup.top_k):
             raise ValueError("no setup of a state")
         return setup
 

@@ -21,7 +21,7 @@ from kosa.scoring.wholefile import lock, write_whole
 
 T = TypeVar("T")
 
-VERSION = 2
+VERSION = 3
 _DTYPES = {"int64": "<i8", "float64": "<f8"}
 _DAMAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, MemoryError)
 _KINDS = {"predictions": "one set of predictions", "comparison": "a comparison of two"}

@@ -23,6 +23,8 @@ def stored(sums: Sums) -> dict[str, Any]:
         "ranges": [list(pair) for pair in sums.ranges],
         "sources": [source.stored() for source in sums.sources],
         "notes": sums.notes,
+        # Hexadecimal text is exact.
+        "clips": [clip.hex() for clip in sorted(sums.clips)],
         # By number: a unit's name may be any.
         "units": {str(at): found.stored() for at, found in enumerate(sums.units)},
         "parts": parts,
@@ -39,6 +41,9 @@ def restore(sums: Sums, values: dict[str, Any]) -> None:
     if sum(end - start for start, end in sums.ranges) != rows:
         raise ValueError("more or fewer rows than their numbers say")
     sums.sources = tuple(Source.restored(source) for source in values["sources"])
+    sums.clips = frozenset(float.fromhex(clip) for clip in values["clips"])
+    if not all(0.0 < clip < 1.0 for clip in sums.clips):
+        raise ValueError("clips that are no probabilities")
     setup = sums.setup
     for part, value in values["parts"].items():
         if part not in PARTS:

@@ -37,8 +37,10 @@ class Sums:
         self.loss = ExactSums(classes)
         # What soft targets move from the most probable class to the others: Σ w·(t_k − [k = label]).
         self.moved = ExactSums(classes)
-        # What the clip changes: Σ w·(clipped − loss), an infinite loss counting as 0.
+        # What the clips change: Σ w·(clipped − loss), an infinite loss counting as 0. Each batch has the clip of its own
+        # type, so that files of several types have one figure in any order.
         self.clip_change = ExactSums()
+        self.clips: frozenset[float] = frozenset()
         self.entropy, self.brier = ExactSums(), ExactSums()
         # Of the loss and of the Brier score of the confidence: Σ w·among, Σ w·(c − hit)² + w·hit·(1 − hit).
         self.among, self.distance = ExactSums(), ExactSums()
@@ -75,6 +77,8 @@ class Sums:
         self._see(rows.first, rows.first + len(rows))
         used = None if rows.weight is None or (rows.weight > 0).all() else np.flatnonzero(rows.weight > 0)
         self.rows += len(rows)
+        if rows.clip:
+            self.clips |= {rows.clip}
         self.worst.add(rows, used)
         self._count(rows if used is None else rows.chosen(used), used)
 
@@ -200,6 +204,7 @@ class Sums:
             self._ranges = ranges
             raise
         self.rows += other.rows
+        self.clips |= other.clips
         self.sources = sources
         for name in PARTS:
             getattr(self, name).merge(getattr(other, name))
