@@ -12,8 +12,8 @@ _known_options = lru_cache(maxsize=256, typed=True)(Options)
 def options_of(*values: Any) -> Options:
     """The same options as in an earlier call need no second check, which takes as long as a small kernel."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.compiler.is_compiling():  # which traces no cache
-        return Options(*values)
+    if torch is not None and (torch.compiler.is_compiling() or on_tensors(*values)):
+        return Options(*values)  # the compiler traces no cache, and a tensor's number may change
     try:
         return _known_options(*values)
     except TypeError:  # a value that cannot be hashed, or is of a wrong type

@@ -29,11 +29,13 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("label_smoothing", "temperature", "z_loss", "softcap", "denominator"):
             value = getattr(self, name)
-            if not hasattr(value, "__float__") and not (value is None and name in ("softcap", "denominator")):
+            if isinstance(value, int | float) or (value is None and name in ("softcap", "denominator")):
+                continue  # torch.compile's symbols for numbers have no attributes that could be looked for
+            if not hasattr(value, "__float__"):
                 raise TypeError(f"`{name}` must be a number, but is {value!r}")
-        if not hasattr(self.ignore_index, "__index__"):
+        if not isinstance(self.ignore_index, int) and not hasattr(self.ignore_index, "__index__"):
             raise TypeError(f"`ignore_index` must be an integer, but is {self.ignore_index!r}")
-        if not -(2**63) <= self.ignore_index < 2**63:
+        if not -(2**63) <= int(self.ignore_index) < 2**63:
             raise ValueError(f"`ignore_index` must fit 64 bits, but is {self.ignore_index}")
         if not 0.0 <= self.label_smoothing <= 1.0:
             raise ValueError(f"`label_smoothing` must be in [0, 1], but is {self.label_smoothing!r}")

@@ -115,11 +115,14 @@ class BinaryLosses(torch.autograd.Function):
     setup_context = dense.keeps(4)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> Any:
+    def backward(ctx: Any, upstream: Tensor | None) -> Any:
+        if upstream is None:
+            return dense.nothing(ctx)
         return BinaryGradients.apply(upstream, *ctx.saved_tensors, *ctx.options), *(None,) * 6
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor, *_: Any) -> Tensor:
+    def jvp(ctx: Any, dx: Tensor, *others: Any) -> Tensor:
+        dense.constant(*others)
         ones = torch.ones(dx.shape, dtype=torch.float64, device=dx.device)
         return BinaryGradients.apply(ones, *ctx.saved_tensors, *ctx.options).to(torch.float64) * dx
 
@@ -139,7 +142,9 @@ class BinaryGradients(torch.autograd.Function):
     setup_context = dense.keeps(5)
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor) -> Any:
+    def backward(ctx: Any, v: Tensor | None) -> Any:
+        if v is None:
+            return dense.nothing(ctx)
         upstream, *saved = ctx.saved_tensors
         dg = dx = None
         if ctx.needs_input_grad[0]:
@@ -149,7 +154,8 @@ class BinaryGradients(torch.autograd.Function):
         return dg, dx, *(None,) * 6
 
     @staticmethod
-    def jvp(ctx: Any, dg: Tensor | None, dx: Tensor | None, *_: Any) -> Tensor:
+    def jvp(ctx: Any, dg: Tensor | None, dx: Tensor | None, *others: Any) -> Tensor:
+        dense.constant(*others)
         upstream, *saved = ctx.saved_tensors
         change = torch.zeros_like(saved[0])
         if dg is not None:
@@ -168,6 +174,6 @@ def losses(
     predictions: Tensor, targets: Tensor, pos_weight: Tensor | None, weight: Tensor | None, options: Options
 ) -> Tensor:
     """Return the loss of each element, float64, differentiable with respect to the predictions."""
-    rest = options.kind, int(options.ignore_index), float(options.label_smoothing)
+    rest = options.kind, int(options.ignore_index), dense.number(options, "label_smoothing")
     args = predictions, targets, pos_weight, weight, *rest
     return dense.applied(BinaryLosses, _Traced, binary_losses_op, *args)

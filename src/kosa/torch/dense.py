@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch import eager_transforms
 from torch.autograd import forward_ad
 
 from kosa.dispatch import options_of
@@ -24,10 +25,32 @@ Flat = tuple[str, int, int, float, float | None, float, float, str]
 def flat(options: Options, target: str = "targets") -> Flat:
     """The options of a row's loss as an operator takes them, and the caller's name of the targets."""
     return (
-        options.kind, options.axis, int(options.ignore_index), float(options.label_smoothing),
-        None if options.softcap is None else float(options.softcap), float(options.temperature), float(options.z_loss),
-        target,
+        options.kind, options.axis, int(options.ignore_index), number(options, "label_smoothing"),
+        None if options.softcap is None else number(options, "softcap"), number(options, "temperature"),
+        number(options, "z_loss"), target,
     )  # fmt: skip
+
+
+def number(options: Options, name: str) -> float:
+    """An option as a number; where it is a tensor whose derivative is wanted, an error, as that would be lost."""
+    value = getattr(options, name)
+    if isinstance(value, Tensor):
+        wanted_of = "tangent" if forward_mode() else "gradient" if wanted(value) else None
+        if wanted_of is not None:
+            raise ValueError(
+                f"`{name}` is a tensor that may have a {wanted_of}, which is not computed: apply it to the logits, the "
+                f"targets or the loss outside of the function, or pass `{name}.item()`"
+            )
+    return float(value)
+
+
+def constant(*tangents: Any) -> None:
+    """Refuse tangents of what is taken as constant, where derivatives would be wrong without a word."""
+    if any(tangent is not None for tangent in tangents):
+        raise ValueError(
+            "weights, and targets of the binary loss, are constants, but one of them has a tangent, which is not "
+            "computed: pass it with `.detach()`"
+        )
 
 
 def rows_of(x: Tensor, axis: int) -> tuple[int, ...]:
@@ -149,6 +172,11 @@ def applied(eager: Any, traced: Any, operator: Any, *args: Any) -> Any:
                 "torch.compile loses the tangents of kosa's functions: call torch.func.jvp outside of it"
             )
         return traced.apply(*args) if wanted(*args) else operator(*args)
+    if eager_transforms.JVP_NESTING > 1:
+        raise RuntimeError(
+            "kosa's functions have no forward derivative of a forward derivative, which PyTorch would take as zero: "
+            "use torch.func.hessian, or torch.func.jacrev around one of the two"
+        )
     derived = wanted(*args) or forward_mode() or torch._C._are_functorch_transforms_active()
     return eager.apply(*args) if derived else eager.forward(*args)
 
@@ -160,8 +188,14 @@ def keeps(tensors: int) -> Any:
         ctx.save_for_backward(*inputs[:tensors])
         ctx.save_for_forward(*inputs[:tensors])
         ctx.options = inputs[tensors:]
+        ctx.set_materialize_grads(False)  # a tangent that is None is told from one of zeros
 
     return staticmethod(setup_context)
+
+
+def nothing(ctx: Any) -> tuple[None, ...]:
+    """The gradients of a Function for no upstream gradient, which others' Functions may hand down."""
+    return (None,) * len(ctx.needs_input_grad)
 
 
 def front(x: Any, dim: int | None, size: int) -> Any:
@@ -277,14 +311,17 @@ class RowLosses(torch.autograd.Function):
     setup_context = keeps(4)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> Any:
+    def backward(ctx: Any, upstream: Tensor | None) -> Any:
+        if upstream is None:
+            return nothing(ctx)
         saved, options = ctx.saved_tensors, ctx.options
         dx = RowGradients.apply(upstream, *saved, *options) if ctx.needs_input_grad[0] else None
         dt = TargetGradients.apply(upstream, *saved, *options) if ctx.needs_input_grad[1] else None
         return dx, dt, *(None,) * 10
 
     @staticmethod
-    def jvp(ctx: Any, dx: Tensor | None, dt: Tensor | None, *_: Any) -> Tensor:
+    def jvp(ctx: Any, dx: Tensor | None, dt: Tensor | None, *others: Any) -> Tensor:
+        constant(*others)
         saved, options = ctx.saved_tensors, ctx.options
         axis = options[1]
         ones = torch.ones(rows_of(saved[0], axis), dtype=torch.float64, device=saved[0].device)
@@ -310,7 +347,9 @@ class RowGradients(torch.autograd.Function):
     setup_context = keeps(5)
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor) -> Any:
+    def backward(ctx: Any, v: Tensor | None) -> Any:
+        if v is None:
+            return nothing(ctx)
         (upstream, *saved), flat_options = ctx.saved_tensors, ctx.options
         options, axis = options_of(*flat_options[:-1]), flat_options[1]
         needs = ctx.needs_input_grad
@@ -325,7 +364,8 @@ class RowGradients(torch.autograd.Function):
         return dg, dx, dt, *(None,) * 10
 
     @staticmethod
-    def jvp(ctx: Any, dg: Tensor | None, dx: Tensor | None, dt: Tensor | None, *_: Any) -> Tensor:
+    def jvp(ctx: Any, dg: Tensor | None, dx: Tensor | None, dt: Tensor | None, *others: Any) -> Tensor:
+        constant(*others)
         (upstream, *saved), flat_options = ctx.saved_tensors, ctx.options
         options, axis = options_of(*flat_options[:-1]), flat_options[1]
         change = torch.zeros_like(saved[0])
@@ -352,7 +392,9 @@ class TargetGradients(torch.autograd.Function):
     setup_context = keeps(5)
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor) -> Any:
+    def backward(ctx: Any, v: Tensor | None) -> Any:
+        if v is None:
+            return nothing(ctx)
         (upstream, *saved), flat_options = ctx.saved_tensors, ctx.options
         options, axis = options_of(*flat_options[:-1]), flat_options[1]
         dg = dx = None
@@ -363,7 +405,8 @@ class TargetGradients(torch.autograd.Function):
         return dg, dx, *(None,) * 11
 
     @staticmethod
-    def jvp(ctx: Any, dg: Tensor | None, dx: Tensor | None, *_: Any) -> Tensor:
+    def jvp(ctx: Any, dg: Tensor | None, dx: Tensor | None, _: Any, *others: Any) -> Tensor:
+        constant(*others)
         (upstream, *saved), flat_options = ctx.saved_tensors, ctx.options
         options, axis = options_of(*flat_options[:-1]), flat_options[1]
         change = torch.zeros_like(saved[1])
@@ -380,7 +423,8 @@ class TargetGradients(torch.autograd.Function):
 
 def dot(a: Tensor, b: Tensor, axis: int) -> Tensor:
     """Σ_k a·b in float64; a zero of a times anything is 0, so that a class of probability 0 takes no part."""
-    product = torch.where(a == 0, 0.0, a * b)
+    # Only where b is infinite: elsewhere a zero of a has a derivative, which would be cut.
+    product = torch.where((a == 0) & ~b.isfinite(), 0.0, a * b)
     return product.sum(axis, dtype=torch.float64)
 
 

@@ -22,9 +22,9 @@ Tensors = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None, Tensor | N
 def flat(options: Options, workspace: int | None, shift: int, target: str) -> Flat:
     """The options as an operator takes them, and the caller's name of the targets."""
     return (
-        int(options.ignore_index), float(options.label_smoothing),
-        None if options.softcap is None else float(options.softcap), float(options.temperature), float(options.z_loss),
-        workspace, shift, target,
+        int(options.ignore_index), dense.number(options, "label_smoothing"),
+        None if options.softcap is None else dense.number(options, "softcap"), dense.number(options, "temperature"),
+        dense.number(options, "z_loss"), workspace, shift, target,
     )  # fmt: skip
 
 
@@ -207,20 +207,19 @@ class LinearLosses(torch.autograd.Function):
     def forward(*args: Any) -> Tensor:
         return (linear_losses_kernel if dense.direct(args[0]) else linear_losses_op)(*args)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:6])
-        ctx.save_for_forward(*inputs[:6])
-        ctx.options = inputs[6:]
+    setup_context = dense.keeps(6)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> Any:
+    def backward(ctx: Any, upstream: Tensor | None) -> Any:
+        if upstream is None:
+            return dense.nothing(ctx)
         needs = ctx.needs_input_grad[:4]
         grads = LinearGradients.apply(upstream, *ctx.saved_tensors, *ctx.options, *needs)
         return *(grad if need else None for grad, need in zip(grads, needs, strict=True)), *(None,) * 10
 
     @staticmethod
-    def jvp(ctx: Any, dh: Any, dw: Any, db: Any, dt: Any, *_: Any) -> Tensor:
+    def jvp(ctx: Any, dh: Any, dw: Any, db: Any, dt: Any, *others: Any) -> Tensor:
+        dense.constant(*others)
         rows = WrittenRows(ctx.saved_tensors, ctx.options)
         ones = torch.ones(rows.shape, dtype=torch.float64, device=rows.z.device)
         change = torch.zeros_like(ones)
@@ -250,6 +249,7 @@ class LinearGradients(torch.autograd.Function):
         ctx.save_for_backward(*inputs[:7])
         ctx.save_for_forward(*inputs[:7])
         ctx.options, ctx.needs = inputs[7:15], inputs[15:]
+        ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*(out for out, need in zip(output, ctx.needs, strict=True) if not need))
 
     @staticmethod
@@ -285,7 +285,8 @@ class LinearGradients(torch.autograd.Function):
         ) * 14
 
     @staticmethod
-    def jvp(ctx: Any, dg: Any, dh: Any, dw: Any, db: Any, dt: Any, *_: Any) -> Any:
+    def jvp(ctx: Any, dg: Any, dh: Any, dw: Any, db: Any, dt: Any, *others: Any) -> Any:
+        dense.constant(*others)
         upstream, *saved = ctx.saved_tensors
         rows = WrittenRows(saved, ctx.options)
         g = rows.narrowed(upstream, 0)

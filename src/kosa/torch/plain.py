@@ -86,7 +86,8 @@ def hessian_product(v: Tensor, tensors: Tensors, options: Options) -> Tensor:
     if options.kind == "log_probs":
         return torch.zeros_like(predictions)
     if options.kind == "probs":
-        y = torch.where(live & (q.targets != 0), predictions.to(q.p.dtype), 1.0)
+        y = predictions.to(q.p.dtype)
+        y = torch.where(live & ((q.targets != 0) | (y != 0)), y, 1.0)
         return torch.where(live, w * q.targets / (y * y) * v, 0.0).to(predictions.dtype)
     total = q.targets.sum(axis, keepdim=True) + 2.0 * options.z_loss * q.lse
     inner = q.slope * v

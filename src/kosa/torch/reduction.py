@@ -19,10 +19,10 @@ def total_weight(
 ) -> Tensor | float:
     """Return what "mean" divides by: Σ class_weight[target]·row_weight of the rows that count, or their number."""
     if options.denominator is not None:
-        return float(options.denominator)
+        return dense.number(options, "denominator")
     if targets.dtype.is_floating_point:
         return float(math.prod(rows)) if row_weight is None else row_weight.sum(dtype=torch.float64)
-    counts = plain.counts(targets, options.ignore_index)
+    counts = plain.counts(targets, int(options.ignore_index))
     if class_weight is None and row_weight is None:
         count = counts.sum()
         return float(count) if count.is_cpu and dense.direct(targets) else count.to(torch.float64)
