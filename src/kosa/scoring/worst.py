@@ -66,11 +66,28 @@ class Kept:
 
 
 class Worst:
-    """At most `most` rows, the worst first."""
+    """At most `most` rows, the worst first.
+
+    Rows that came since the last sort wait until there are as many of them as are kept: to sort with every batch would
+    take longer than all else where batches are small.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self.rows: list[Kept] = []
+        self._rows: list[Kept] = []
+        self._sorted = True
+        self._last: Kept | None = None  # of those kept at the last sort, if they were enough
+
+    @property
+    def rows(self) -> list[Kept]:
+        """The rows, the worst first."""
+        if not self._sorted:
+            self._sort()
+        return self._rows
+
+    @rows.setter
+    def rows(self, rows: list[Kept]) -> None:
+        self._rows, self._sorted, self._last = rows, False, None
 
     def add(self, rows: Rows, used: Integers | None) -> None:
         """Look through a batch; `used` are the rows that count, None for all."""
@@ -78,28 +95,41 @@ class Worst:
             return
         loss = rows.loss if used is None else rows.loss[used]
         rank = np.where(np.isnan(loss), np.inf, loss)
-        full = len(self.rows) == self._most
-        candidates = np.flatnonzero(rank >= (-self.rows[-1].rank[0] if full else -np.inf))
-        if len(candidates) > self._most:
-            # Of equal losses the first rows are kept: which they are must not depend on the batches.
-            values = rank[candidates]
+        places = np.arange(len(rank))
+        if self._last is not None:
+            least = -self._last.rank[0]
+            places = np.flatnonzero(rank >= least)
+            # Of equal losses the first rows are kept; where all are equal, each batch would else bring its share.
+            number = rows.first + (places if used is None else used[places])
+            places = places[(rank[places] > least) | (number < self._last.row)]
+        if len(places) > self._most:
+            # Which of equal losses are kept must not depend on the batches.
+            values = rank[places]
             least = np.partition(values, -self._most)[-self._most]
-            above = candidates[values > least]
-            level = candidates[values == least][: self._most - len(above)]
-            candidates = np.concatenate([above, level])
-        if used is not None:
-            candidates = used[candidates]
-        self._set(self.rows + [_kept(rows, int(index)) for index in candidates])
+            above = places[values > least]
+            level = places[values == least][: self._most - len(above)]
+            places = np.concatenate([above, level])
+        self._extend([_kept(rows, int(index)) for index in (places if used is None else used[places])])
 
     def merge(self, other: Self) -> None:
-        self._set(self.rows + other.rows)
+        self._extend(other._rows)
 
     def shift(self, offset: int) -> None:
         """Number all rows `offset` later."""
         self.rows = [replace(row, row=row.row + offset) for row in self.rows]
 
-    def _set(self, rows: list[Kept]) -> None:
-        self.rows = sorted(rows, key=lambda row: row.rank)[: self._most]
+    def _sort(self) -> None:
+        self._rows = sorted(self._rows, key=lambda row: row.rank)[: self._most]
+        self._sorted = True
+        self._last = self._rows[-1] if 0 < self._most == len(self._rows) else None
+
+    def _extend(self, rows: list[Kept]) -> None:
+        if not rows:
+            return
+        self._rows.extend(rows)
+        self._sorted = False
+        if len(self._rows) >= 2 * self._most:
+            self._sort()
 
 
 def _kept(rows: Rows, index: int) -> Kept:
