@@ -1,11 +1,17 @@
 """Derivatives of the linear form that the mean's first backward does not take: of statistics, batched, second ones."""
 
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 from torch_oracle import formula
 
 import kosa.torch
+from kosa.torch import linear
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -57,3 +63,68 @@ def test_loss_and_lse_of_a_single_row_have_upstream_gradients_of_their_own(of_lo
     theirs = torch.autograd.grad(of_loss * loss + 3.0 * lse, (hidden, weight))
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+LEAVES = drawn(4, 3), drawn(5, 3, seed=1), drawn(5, seed=2)
+Y = torch.tensor([0, -100, 4, 2])
+
+
+def leaves():
+    return [x.clone().requires_grad_() for x in LEAVES]
+
+
+def loss_of(h, w, b, reduction="mean"):
+    return kosa.torch.linear_cross_entropy(h, w, Y, linear_bias=b, reduction=reduction)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("before", [False, True])
+def test_upstream_gradients_may_be_batched(reduction, before):
+    given = leaves()
+    loss = loss_of(*given, reduction)
+    if before:  # it takes the gradients that were made with the loss
+        torch.autograd.grad(loss.sum(), given, retain_graph=True)
+    upstream = drawn(3, *loss.shape, seed=5)
+    batched = torch.autograd.grad(loss, given, upstream, is_grads_batched=True, retain_graph=True)
+    for i in range(3):
+        for a, b in zip(
+            batched, torch.autograd.grad(loss_of(*given, reduction), given, upstream[i]), strict=True
+        ):
+            torch.testing.assert_close(a[i], b, rtol=1e-13, atol=1e-15)
+
+
+def test_a_checkpoint_around_the_loss_keeps_none_of_its_gradients(monkeypatch):
+    made = []
+
+    def noted(*args, kernel=linear.linear_gradients_kernel):
+        results = kernel(*args)
+        made.extend(weakref.ref(x) for x in results)
+        return results
+
+    given = leaves()
+    expected = torch.autograd.grad(loss_of(*given), given)
+    monkeypatch.setattr(linear, "linear_gradients_kernel", noted)
+    loss = checkpoint(loss_of, *given, use_reentrant=False)
+    assert len(made) == 5
+    assert [x() for x in made] == [None] * 5
+    for a, b in zip(torch.autograd.grad(loss, given), expected, strict=True):
+        assert torch.equal(a, b)
+    assert len(made) == 10
+
+
+def test_threads_that_go_backward_at_once_get_gradients_of_their_own():
+    h, w = (torch.randn(n, 64, generator=torch.Generator().manual_seed(n)) for n in (500, 2000))
+    w.requires_grad_()
+    target = torch.arange(500)
+    for _ in range(5):
+        loss = kosa.torch.linear_cross_entropy(h, w, target)
+        (expected,) = torch.autograd.grad(kosa.torch.linear_cross_entropy(h, w, target), w)
+        together = threading.Barrier(3)
+
+        def backward(factor, loss=loss, together=together):
+            together.wait()
+            return torch.autograd.grad(factor * loss, w, retain_graph=True)[0] / factor
+
+        with ThreadPoolExecutor(3) as pool:
+            for grad in pool.map(backward, (1.0, 2.0, 4.0)):
+                torch.testing.assert_close(grad, expected, rtol=1e-4, atol=1e-7)

@@ -122,10 +122,10 @@ def _(hidden: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     return tuple(hidden.new_empty(hidden.shape[:-1], dtype=kind) for kind in kinds)
 
 
-def _gradients(ctx: Any, upstream: Tensor, lse_upstream: Tensor | None = None) -> list[Tensor | None]:
+def _gradients(ctx: Any, saved: Any, upstream: Tensor, of_lse: Tensor | None = None) -> list[Tensor | None]:
     """Those of hidden, weight, bias and targets that autograd asks for, by the raw operator."""
     needs = ctx.needs_input_grad[:4]
-    grads = linear_gradients_op(upstream, lse_upstream, *ctx.saved_tensors[:6], *ctx.options, *needs)[1:]
+    grads = linear_gradients_op(upstream, of_lse, *saved, *ctx.options, *needs)[1:]
     return [grad if need else None for grad, need in zip(grads, needs, strict=True)]
 
 
@@ -137,27 +137,35 @@ class _Reduced(torch.autograd.Function):
         *tensors, scale = args[:7]
         needs = ctx.needs_input_grad[:4]
         gradients = linear_gradients_kernel if dense.direct(args[0]) else linear_gradients_op
-        losses, *ctx.gradients = gradients(scale, None, *tensors, *args[7:], *needs)
-        ctx.save_for_backward(*args[:7])
+        losses, *made = gradients(scale, None, *tensors, *args[7:], *needs)
+        # Saved as tensors, not kept in ctx: so a checkpoint around the loss drops them, and hooks may move them away.
+        ctx.save_for_backward(*args[:7], *made)
         ctx.options = args[7:]
+        ctx.at_hand = iter((True,))  # the next of which one thread gets, of however many
         return losses.sum() * scale
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        *saved, scale = ctx.saved_tensors
+        *saved, scale, dh, dw, db, dt = ctx.saved_tensors
         needs = ctx.needs_input_grad[:4]
-        gradients, ctx.gradients = ctx.gradients, None
         if torch.is_grad_enabled():  # somebody may differentiate once more
             rows = (upstream * scale).expand(saved[0].shape[:-1])
             gradients = LinearGradients.apply(rows, *saved, *ctx.options, *needs)
-        elif gradients is None:
-            gradients = _gradients(ctx, upstream * scale)
-        else:
+        elif next(ctx.at_hand, False):
             gradients = [
-                dense.scaled(grad, upstream) if need else None
-                for grad, need in zip(gradients, needs, strict=True)
+                _times(grad, upstream) if need else None
+                for grad, need in zip((dh, dw, db, dt), needs, strict=True)
             ]
+        else:
+            gradients = _gradients(ctx, saved, upstream * scale)
         return *(g if need else None for g, need in zip(gradients, needs, strict=True)), *(None,) * 11
+
+
+def _times(gradient: Tensor, upstream: Tensor) -> Tensor:
+    """upstream·gradient, in the gradient's memory unless the upstream gradients are a batch or traced."""
+    if dense.direct(upstream):
+        return dense.scaled(gradient, upstream)
+    return (gradient * upstream).to(gradient.dtype)
 
 
 class _TracedReduced(torch.autograd.Function):
@@ -197,7 +205,7 @@ class _TracedLosses(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Any:
-        return *_gradients(ctx, upstream), *(None,) * 10
+        return *_gradients(ctx, ctx.saved_tensors, upstream), *(None,) * 10
 
 
 class LinearLosses(torch.autograd.Function):
@@ -382,11 +390,12 @@ class _Statistics(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, of_loss: Tensor, of_lse: Tensor, *_: Any) -> Any:
+        saved = ctx.saved_tensors
         with torch.no_grad():
             # One number would be a scale, which multiplies the gradient of lse too.
-            grads = _gradients(ctx, torch.atleast_1d(of_loss), of_lse)
+            grads = _gradients(ctx, saved, torch.atleast_1d(of_loss), of_lse)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            sources = of_loss, of_lse, *ctx.saved_tensors
+            sources = of_loss, of_lse, *saved
             grads = [None if grad is None else _Once.apply(grad, *sources) for grad in grads]
         return *grads, *(None,) * 10
 
