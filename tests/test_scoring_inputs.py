@@ -123,7 +123,10 @@ def test_string_labels(kind: str) -> None:
 
 
 def test_classes_name_strings_and_integers() -> None:
-    for labels, classes in [(np.array(["x", "y", "z"]), "xyz"), (np.array([10, 7, -3]), ["10", "7", "-3"])]:
+    for labels, classes in [
+        (np.array(["x", "y", "z"]), ["x", "y", "z"]),
+        (np.array([10, 7, -3]), ["10", "7", "-3"]),
+    ]:
         score = kosa.score(labels[LABELS], logits=LOGITS, classes=classes)
         assert score.cross_entropy == pytest.approx(LOSS, rel=1e-12)
 
@@ -161,7 +164,7 @@ def test_labels_that_are_no_class_name_row_and_value(labels: object, text: str) 
 def test_unknown_labels_name_the_classes() -> None:
     labels = np.array(["x", "y", "z", "w"])
     text = "row 3 (from 0): unknown label 'w'; the classes are 'x', 'y', 'z'"
-    refused(f"{re.escape(text)}$", labels, logits=LOGITS, classes="xyz", kind=IndexError)
+    refused(f"{re.escape(text)}$", labels, logits=LOGITS, classes=["x", "y", "z"], kind=IndexError)
     text = "row 3 (from 0): label 7 is out of range; the classes are '1', '2', '3'"
     refused(re.escape(text), np.array([1, 2, 3, 7]), logits=LOGITS, classes=["1", "2", "3"], kind=IndexError)
     many = [f"c{number}" for number in range(30)]

@@ -54,7 +54,7 @@ def test_every_sample_gives_pytorchs_result_and_gradients(database, name, varian
 
 def test_what_pytorch_refuses_is_refused(database):
     texts = {
-        "dimensionality 1 or 2": r"floating `targets` are distributions, .* \(2, 3, 2\), but have \(3, 2\)",
+        "dimensionality 1 or 2": r"floating `target` are distributions, .* \(2, 3, 2\), but have \(3, 2\)",
         "dimensionality at least 2": r"`linear_weight` \(C, D\) .* they are \(2, 3\) and \(2,\)",
         "in_features": r"`linear_weight` \(C, D\) .* they are \(2, 3\) and \(2, 4\)",
         "ignore_index cannot": r"`ignore_index` marks class indices, but `target` holds probabilities",
