@@ -125,6 +125,61 @@ def test_new_sizes_recompile_once_and_then_no_more():
     assert count.frame_count == 2  # the size of the first call, then any
 
 
+OPTIONS = {
+    "denominator": (3.0, 5.0, 7.0), "temperature": (0.5, 0.7, 2.0), "softcap": (2.0, 3.0, 4.0),
+    "label_smoothing": (0.1, 0.2, 0.3), "z_loss": (0.1, 0.2, 0.3), "ignore_index": (-100, -7, 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("loss", ["dense", "linear"])
+def test_an_option_may_have_another_value_at_each_call(loss, name):
+    y = Y.clamp(min=0)
+
+    def step(z, value):
+        if loss == "dense":
+            return kosa.torch.cross_entropy(z, y, **{name: value})
+        return kosa.torch.linear_cross_entropy(z[:, :5], W, y, **{name: value})
+
+    compiled = torch.compile(step, fullgraph=True, backend=FAST)
+    for value in OPTIONS[name]:
+        assert torch.equal(compiled(Z, value), step(Z, value))
+
+
+def test_a_denominator_that_changes_is_compiled_once_as_a_tensor():
+    count = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(
+        lambda z, d: kosa.torch.cross_entropy(z, Y, denominator=d), fullgraph=True, backend=count
+    )
+    for number in (3.0, 5.0, 6.0, 7.0, 9.0, 11.0):
+        want = kosa.torch.cross_entropy(Z, Y, denominator=number)
+        assert compiled(Z, torch.tensor(number)) == want
+    assert count.frame_count <= 2
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("name", ["dense", "distributions", "linear", "binary"])
+def test_a_backward_that_is_compiled_gives_eagers_gradients(name, reduction):
+    function, *tensors = {
+        "dense": (lambda z: kosa.torch.cross_entropy(z, Y, reduction=reduction), Z),
+        "distributions": (lambda z, t: kosa.torch.cross_entropy(z, t, reduction=reduction), Z, SOFT),
+        "linear": (lambda x, w: kosa.torch.linear_cross_entropy(x, w, Y, reduction=reduction), X, W),
+        "binary": (lambda z: kosa.binary_cross_entropy(SOFT, logits=z, reduction=reduction), Z),
+    }[name]
+
+    def slopes():
+        leaves = [x.clone().requires_grad_() for x in tensors]
+        loss = function(*leaves).sum()
+        (loss * 2).backward()
+        return [x.grad for x in leaves]
+
+    want = slopes()
+    with torch._dynamo.compiled_autograd._enable(torch.compile(backend=FAST)):
+        got = slopes()
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=2.0**-21, atol=2.0**-24)
+
+
 def test_errors_are_those_of_eager_mode():
     compiled = torch.compile(kosa.torch.linear_cross_entropy, backend=FAST)
     with pytest.raises(IndexError, match=r"`target` must .* the value at 1 is 9"):

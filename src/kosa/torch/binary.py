@@ -118,7 +118,8 @@ class BinaryLosses(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor | None) -> Any:
         if upstream is None:
             return dense.nothing(ctx)
-        return BinaryGradients.apply(upstream, *ctx.saved_tensors, *ctx.options), *(None,) * 6
+        gradients = binary_gradients_op if torch.compiler.is_compiling() else BinaryGradients.apply
+        return gradients(upstream, *ctx.saved_tensors, *ctx.options), *(None,) * 6
 
     @staticmethod
     def jvp(ctx: Any, dx: Tensor, *others: Any) -> Tensor:

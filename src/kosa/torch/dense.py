@@ -32,7 +32,12 @@ def flat(options: Options, target: str = "targets") -> Flat:
 
 
 def number(options: Options, name: str) -> float:
-    """An option as a number; where it is a tensor whose derivative is wanted, an error, as that would be lost."""
+    """An option as a number."""
+    return float(value_of(options, name))
+
+
+def value_of(options: Options, name: str) -> Any:
+    """An option; where it is a tensor whose derivative is wanted, an error, as that would be lost."""
     value = getattr(options, name)
     if isinstance(value, Tensor):
         wanted_of = "tangent" if forward_mode() else "gradient" if wanted(value) else None
@@ -41,7 +46,7 @@ def number(options: Options, name: str) -> float:
                 f"`{name}` is a tensor that may have a {wanted_of}, which is not computed: apply it to the logits, the "
                 f"targets or the loss outside of the function, or pass `{name}.item()`"
             )
-    return float(value)
+    return value
 
 
 def constant(*tangents: Any) -> None:
@@ -246,8 +251,8 @@ class _Reduced(torch.autograd.Function):
             dx, ctx.given_away, needs_dx = scaled(gradient, upstream), True, False
         if needs_dx or needs_dt:
             rows = (upstream * scale).expand(rows_of(saved[0], ctx.options[1]))
-            dx = RowGradients.apply(rows, *saved, *ctx.options) if needs_dx else dx
-            dt = TargetGradients.apply(rows, *saved, *ctx.options) if needs_dt else None
+            dx = row_gradients(rows, *saved, *ctx.options) if needs_dx else dx
+            dt = target_gradients(rows, *saved, *ctx.options) if needs_dt else None
         return dx, dt, *(None,) * 11
 
 
@@ -315,8 +320,8 @@ class RowLosses(torch.autograd.Function):
         if upstream is None:
             return nothing(ctx)
         saved, options = ctx.saved_tensors, ctx.options
-        dx = RowGradients.apply(upstream, *saved, *options) if ctx.needs_input_grad[0] else None
-        dt = TargetGradients.apply(upstream, *saved, *options) if ctx.needs_input_grad[1] else None
+        dx = row_gradients(upstream, *saved, *options) if ctx.needs_input_grad[0] else None
+        dt = target_gradients(upstream, *saved, *options) if ctx.needs_input_grad[1] else None
         return dx, dt, *(None,) * 10
 
     @staticmethod
@@ -419,6 +424,16 @@ class TargetGradients(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, dims: Any, *args: Any) -> Any:
         return over_rows(TargetGradients.apply, 5, info, dims, args)
+
+
+def row_gradients(*args: Any) -> Tensor:
+    """RowGradients; in a backward that is compiled the operator, as no Function that has a jvp is traced."""
+    return row_gradients_op(*args)[1] if torch.compiler.is_compiling() else RowGradients.apply(*args)
+
+
+def target_gradients(*args: Any) -> Tensor:
+    """TargetGradients, likewise."""
+    return target_gradients_op(*args) if torch.compiler.is_compiling() else TargetGradients.apply(*args)
 
 
 def dot(a: Tensor, b: Tensor, axis: int) -> Tensor:

@@ -19,7 +19,10 @@ def total_weight(
 ) -> Tensor | float:
     """Return what "mean" divides by: Σ class_weight[target]·row_weight of the rows that count, or their number."""
     if options.denominator is not None:
-        return dense.number(options, "denominator")
+        divisor = dense.value_of(options, "denominator")
+        if isinstance(divisor, Tensor) and torch.compiler.is_compiling():  # whose graph then holds for any number
+            return divisor.to(torch.float64).reshape(())
+        return float(divisor)
     if targets.dtype.is_floating_point:
         return float(math.prod(rows)) if row_weight is None else row_weight.sum(dtype=torch.float64)
     counts = plain.counts(targets, int(options.ignore_index))
