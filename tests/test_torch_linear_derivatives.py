@@ -13,7 +13,10 @@ from torch_oracle import formula
 import kosa.torch
 from kosa.torch import linear
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
+]
 
 
 def drawn(*shape, seed=0):
@@ -128,3 +131,64 @@ def test_threads_that_go_backward_at_once_get_gradients_of_their_own():
         with ThreadPoolExecutor(3) as pool:
             for grad in pool.map(backward, (1.0, 2.0, 4.0)):
                 torch.testing.assert_close(grad, expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("upstream", [torch.inf, torch.nan])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("way", ["ignored", "weighted"])
+def test_rows_that_do_not_count_have_gradient_zero_whatever_comes_from_above(way, reduction, upstream):
+    h, w, _ = leaves()
+    if way == "ignored":
+        target, rows = Y, None
+    else:
+        target, rows = Y.clamp(0), torch.tensor([1.0, 0.0, 2.0, 1.0])
+    loss = kosa.torch.linear_cross_entropy(h, w, target, sample_weight=rows, reduction=reduction)
+    for again in (True, False):
+        (grad,) = torch.autograd.grad(loss, h, torch.full_like(loss, upstream), retain_graph=again)
+        assert torch.equal(grad[1], torch.zeros(3, dtype=torch.float64))
+        assert not grad[[0, 2, 3]].isfinite().any()
+
+
+def test_what_an_ignored_row_holds_reaches_no_second_derivative():
+    h, w, b = leaves()
+    with torch.no_grad():
+        h[1] = torch.nan
+
+    def second(h, loss):
+        a, b_, c = torch.autograd.grad(loss, (h, w, b), create_graph=True)
+        return torch.autograd.grad((a * a).sum() + (b_ * b_).sum() + (c * c).sum(), (h, w, b))
+
+    ours = second(h, loss_of(h, w, b))
+    clean = h.detach().nan_to_num(0.0).requires_grad_()
+    theirs = second(clean, formula(F.linear(clean, w, b), Y))
+    for x, y in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-13)
+
+    def f(h, w):
+        return kosa.torch.linear_cross_entropy(h, w, Y)
+
+    held, clean = h.detach(), clean.detach()
+    for mode in (torch.func.hessian, lambda g, i: torch.func.jacrev(torch.func.jacrev(g, i), i)):
+        for i in (0, 1):
+            got, want = (mode(f, i)(x, w.detach()) for x in (held, clean))
+            torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-14)
+    tangents = torch.ones_like(held), torch.ones_like(w.detach())
+    got, want = (torch.func.jvp(f, (x, w.detach()), tangents)[1] for x in (held, clean))
+    torch.testing.assert_close(got, want, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("shift", [3, 4, 9])
+def test_a_shift_beyond_the_sequence_has_zero_derivatives_of_every_order(shift, soft):
+    h, w, _ = LEAVES
+    h, target = h[:3], drawn(3, 5, seed=4).softmax(-1) if soft else Y[:3]
+
+    def f(h, w, t=target):
+        return kosa.torch.linear_cross_entropy(h, w, t, shift=shift, reduction="sum")
+
+    value, tangent = torch.func.jvp(f, (h, w), (h, w))
+    assert (value.item(), tangent.item()) == (0.0, 0.0)
+    assert not torch.func.hessian(f)(h, w).any()
+    assert not torch.func.jacrev(torch.func.jacfwd(f, 1), 1)(h, w).any()
+    if soft:
+        assert not torch.func.jvp(torch.func.grad(f, (0, 1, 2)), (h, w, target), (h, w, target))[1][2].any()

@@ -95,7 +95,9 @@ def gradients(
     if upstream.dim() == 0:
         scale = upstream.detach().to(torch.float64)
     else:
-        row_weight = upstream if row_weight is None else upstream * row_weight
+        if row_weight is not None:  # 0·inf is NaN
+            upstream = torch.where(row_weight == 0, 0.0, upstream * row_weight)
+        row_weight = upstream
     work = _work(
         hidden, weight, bias, targets, class_weight, row_weight, lse_upstream, options, workspace, shift
     )

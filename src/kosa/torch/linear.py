@@ -151,7 +151,7 @@ class _Reduced(torch.autograd.Function):
         if torch.is_grad_enabled():  # somebody may differentiate once more
             rows = (upstream * scale).expand(saved[0].shape[:-1])
             gradients = LinearGradients.apply(rows, *saved, *ctx.options, *needs)
-        elif next(ctx.at_hand, False):
+        elif _finite(upstream) and next(ctx.at_hand, False):
             gradients = [
                 _times(grad, upstream) if need else None
                 for grad, need in zip((dh, dw, db, dt), needs, strict=True)
@@ -159,6 +159,11 @@ class _Reduced(torch.autograd.Function):
         else:
             gradients = _gradients(ctx, saved, upstream * scale)
         return *(g if need else None for g, need in zip(gradients, needs, strict=True)), *(None,) * 11
+
+
+def _finite(upstream: Tensor) -> bool:
+    """Whether this is a number, by which rows that do not count stay 0; of a GPU's it is not asked, which would wait."""
+    return not upstream.is_cpu or not dense.direct(upstream) or bool(upstream.isfinite())
 
 
 def _times(gradient: Tensor, upstream: Tensor) -> Tensor:

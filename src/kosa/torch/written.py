@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kosa.loss import Options
-from kosa.torch import dense
+from kosa.torch import dense, plain
 
 
 class WrittenRows:
@@ -16,10 +17,11 @@ class WrittenRows:
 
     def __init__(self, tensors: Any, options: Any) -> None:
         hidden, weight, bias, targets, class_weight, row_weight = tensors
-        ignore, smoothing, softcap, temperature, z_loss, _, self._shift, _ = options
-        self.hidden, self.weight = self.narrowed(hidden, 1), weight
-        self.targets = self.ahead(targets)
+        ignore, smoothing, softcap, temperature, z_loss, _, shift, _ = options
+        self._shift = min(shift, hidden.shape[-2]) if shift else 0
+        self.weight, self.targets = weight, self.ahead(targets)
         row_weight = None if row_weight is None else self.narrowed(row_weight, 0)
+        self.hidden = _of_counting(self.narrowed(hidden, 1), self.targets, row_weight, ignore)
         self.z = F.linear(self.hidden, weight, bias)
         self.shape = self.z.shape[:-1]
         axis = self.z.dim() - 1
@@ -51,7 +53,7 @@ class WrittenRows:
     def narrowed(self, x: Tensor, inner: int) -> Tensor:
         """Without the last rows of each sequence, which have no target; `inner` axes follow that of the sequence."""
         axis = x.dim() - 1 - inner
-        return x.narrow(axis, 0, max(0, x.shape[axis] - self._shift)) if self._shift else x
+        return x.narrow(axis, 0, x.shape[axis] - self._shift) if self._shift else x
 
     def padded(self, x: Tensor, inner: int) -> Tensor:
         """With zeros for them."""
@@ -60,12 +62,22 @@ class WrittenRows:
     def ahead(self, targets: Tensor) -> Tensor:
         """The targets that the rows are scored against."""
         axis = targets.dim() - 1 - int(targets.dtype.is_floating_point)
-        shift = min(self._shift, targets.shape[axis]) if self._shift else 0
-        return targets.narrow(axis, shift, targets.shape[axis] - shift) if shift else targets
+        return (
+            targets.narrow(axis, self._shift, targets.shape[axis] - self._shift) if self._shift else targets
+        )
 
     def behind(self, x: Tensor) -> Tensor:
         """What belongs to distributions, with zeros for those that no row is scored against."""
         return F.pad(x, (0, 0, self._shift, 0)) if self._shift else x
+
+
+def _of_counting(hidden: Tensor, targets: Tensor, row_weight: Tensor | None, ignore_index: int) -> Tensor:
+    """Zeros for the rows that do not count: 0·NaN is NaN, and what they hold must reach no derivative."""
+    counts = None if row_weight is None else row_weight != 0
+    if not targets.dtype.is_floating_point:
+        indexed = plain.counts(targets, ignore_index)
+        counts = indexed if counts is None else counts & indexed
+    return hidden if counts is None else torch.where(counts.unsqueeze(-1), hidden, 0.0)
 
 
 def outer(a: Tensor, b: Tensor) -> Tensor:
