@@ -193,7 +193,7 @@ def test_groups_can_be_grouped_added_and_taken_away() -> None:
 def test_stored_sums_come_back(values: list[float], empty: int) -> None:
     sums = ExactSums(7 + empty)
     sums.add(np.array(values), np.arange(len(values)) % 7)
-    back = ExactSums.restored(sums.stored())
+    back = ExactSums.restored(sums.stored(), 7 + empty)
     assert back.integers() == sums.integers()
     assert np.array_equal(back.specials(), sums.specials(), equal_nan=True)
     assert repr(back.stored()) == repr(sums.stored())

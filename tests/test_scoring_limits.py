@@ -133,7 +133,7 @@ def test_stored_sums_that_no_addition_leaves_are_refused() -> None:
             "special": np.array([special]),
         }
         with pytest.raises(ValueError, match="do not fit their groups"):
-            ExactSums.restored(stored)
+            ExactSums.restored(stored, 1)
 
 
 def test_memory_of_more_digits_than_there_are() -> None:

@@ -160,6 +160,15 @@ class ExactSums:
         self._carry()
         return [_whole(limbs) for limbs in self._limbs.tolist()], _BITS * (self._low - _LOWEST)
 
+    def signs(self) -> Integers:
+        """Each group's sign: −1, 0 or 1; that of infinities and NaN is 0."""
+        self._carry()
+        if not self._limbs.shape[1]:
+            return np.zeros(self.groups, dtype=np.int64)
+        # The highest limb has the sign of the whole, for all below are less than one of its units.
+        top = self._limbs[np.arange(self.groups), _highest(self._limbs)]
+        return np.where(self._special != 0.0, 0, np.sign(top))
+
     def values(self) -> Floats:
         """Each group's sum, rounded once."""
         self._carry()
@@ -231,12 +240,14 @@ class ExactSums:
         }
 
     @classmethod
-    def restored(cls, stored: dict[str, Any]) -> "ExactSums":
-        """The sums that were stored; ValueError where they cannot be."""
-        groups, low = int(stored["groups"]), int(stored["low"])
+    def restored(cls, stored: dict[str, Any], groups: int) -> "ExactSums":
+        """The sums of so many groups that were stored; ValueError where they cannot be."""
+        low = int(stored["low"])
         index, limbs, special = stored["index"], stored["limbs"], stored["special"]
+        # Their number is compared before there is room for as many: a file of a few bytes could say any.
         if not (
-            index.dtype == limbs.dtype == np.int64
+            stored["groups"] == groups
+            and index.dtype == limbs.dtype == np.int64
             and special.dtype == np.float64
             and index.shape == special.shape == limbs.shape[:1]
             and limbs.ndim == 2

@@ -18,7 +18,6 @@ from kosa.scoring.rows import Rows
 from kosa.scoring.scores import Comparison, PairScore
 from kosa.scoring.setup import Setup
 from kosa.scoring.spread import standard_error
-from kosa.scoring.stored import of_size, tally_like
 from kosa.scoring.tables import Tally
 
 # Every part that merges by itself, in the order in which a file holds them.
@@ -103,9 +102,9 @@ class Paired:
             if isinstance(empty, Groups):
                 setattr(found, name, Groups.restored(value, setup.weighted))
             elif isinstance(empty, Tally):
-                setattr(found, name, tally_like(empty, value, setup.weighted))
+                setattr(found, name, Tally.restored(value, len(empty.rows), setup.weighted))
             else:
-                setattr(found, name, of_size(value, empty.groups))
+                setattr(found, name, ExactSums.restored(value, empty.groups))
         return found
 
     def result(self, name: str, theirs: Score, confidence: float) -> Comparison:

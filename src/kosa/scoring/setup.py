@@ -6,6 +6,7 @@ from typing import Any
 from kosa.scoring.errors import InputError
 
 _KINDS = ("logits", "probs", "log_probs", "token_log_probs")
+_MOST = 1 << 62  # as of rows
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Setup:
     group: str | None = None
     per: tuple[str, ...] = ()
     temperature: bool = False
+
+    def __post_init__(self) -> None:
+        for name, number in (("worst", self.worst), ("top_k", max(self.top_k, default=0))):
+            if number >= _MOST:
+                raise InputError(f"`{name}` is {number}, expected less than 2^62")
 
     def require_equal(self, other: "Setup") -> None:
         """Refuse to merge what is of different data, naming the differences."""
@@ -68,7 +74,7 @@ class Setup:
             raise ValueError("no setup of a state")
         if setup.predictions not in _KINDS or len(set(setup.classes)) < len(setup.classes):
             raise ValueError("no setup of a state")
-        if any(k < 1 for k in setup.top_k):
+        if setup.top_k != tuple(sorted({k for k in setup.top_k if k > 0})):
             raise ValueError("no setup of a state")
         return setup
 

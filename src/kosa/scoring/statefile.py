@@ -8,6 +8,7 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 import os
 import zlib
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kosa.scoring.errors import InputError
 from kosa.scoring.wholefile import lock, write_whole
@@ -26,7 +28,7 @@ _DTYPES = {"int64": "<i8", "float64": "<f8"}
 _DAMAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, MemoryError)
 _KINDS = {"predictions": "one set of predictions", "comparison": "a comparison of two"}
 _MOST_HEADER = 1 << 12
-_MOST_BYTES = 1 << 29  # of one array, unpacked: a file of a few bytes must not fill the memory
+_MOST_BYTES = 1 << 29  # of all arrays, unpacked: a file of a few bytes must not fill the memory
 
 
 def save(stored: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -47,7 +49,7 @@ def parse(content: bytes, name: str, kinds: Mapping[str, Callable[[dict[str, Any
     """The state in a file's content, made by the function of its kind; `name` is what an error calls it."""
     body = _body(content, name)
     try:
-        stored = _unpacked(json.loads(body))
+        stored = _Unpacker(max(_MOST_BYTES, 64 * len(body))).unpacked(json.loads(body))
         holds = stored["holds"]
         if holds in kinds:
             return kinds[holds](stored)
@@ -105,26 +107,33 @@ def _packed(value: Any) -> Any:
     }
 
 
-def _unpacked(value: Any, notes: bool = False) -> Any:
-    if not isinstance(value, dict) or notes:
-        return value
-    if set(value) != {"dtype", "shape", "data"}:
-        return {name: _unpacked(item, name in ("notes", "setup")) for name, item in value.items()}
-    shape = value["shape"]
-    if not all(type(size) is int and size >= 0 for size in shape) or len(shape) > 2:
-        raise ValueError("no shape")
-    size = 8
-    for extent in shape:
-        size *= extent
-    if size > _MOST_BYTES:
-        raise ValueError("an array beyond all measure")
-    try:
-        packed = base64.b64decode(value["data"], validate=True)
-    except binascii.Error as error:
-        raise ValueError("no base64") from error
-    unpacker = zlib.decompressobj()
-    data = unpacker.decompress(packed, size + 1)
-    if len(data) != size or not unpacker.eof:
-        raise ValueError("an array of another size")
-    array = np.frombuffer(data, dtype=_DTYPES[value["dtype"]]).reshape(shape)
-    return array.astype(value["dtype"])
+class _Unpacker:
+    """Arrays of one file; together they have at most `room` bytes."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+
+    def unpacked(self, value: Any, notes: bool = False) -> Any:
+        if not isinstance(value, dict) or notes:
+            return value
+        if set(value) != {"dtype", "shape", "data"}:
+            return {name: self.unpacked(item, name in ("notes", "setup")) for name, item in value.items()}
+        return self._array(value["shape"], value["dtype"], value["data"])
+
+    def _array(self, shape: Any, dtype: str, text: str) -> NDArray[Any]:
+        if not all(type(size) is int and size >= 0 for size in shape) or len(shape) > 2:
+            raise ValueError("no shape")
+        size = 8 * math.prod(shape)
+        self._room -= size
+        if self._room < 0:
+            raise ValueError("arrays beyond all measure")
+        try:
+            packed = base64.b64decode(text, validate=True)
+        except binascii.Error as error:
+            raise ValueError("no base64") from error
+        unpacker = zlib.decompressobj()
+        data = unpacker.decompress(packed, size + 1)
+        if len(data) != size or not unpacker.eof:
+            raise ValueError("an array of another size")
+        array = np.frombuffer(data, dtype=_DTYPES[dtype]).reshape(shape)
+        return array.astype(dtype, copy=False)

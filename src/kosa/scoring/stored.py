@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from kosa.scoring.coverage import Source
 from kosa.scoring.exact import ExactSums
 from kosa.scoring.groups import Groups
@@ -53,9 +55,23 @@ def restore(sums: Sums, values: dict[str, Any]) -> None:
         )
     if set(values["parts"]) != set(PARTS) or len(values["units"]) != len(setup.per):
         raise ValueError("a part that is missing")
-    sums.units = [of_size(values["units"][str(at)], 1) for at in range(len(setup.per))]
-    if int(sums.classes.rows.sum()) > rows or (sums.correct.rows > sums.classes.rows).any():
+    sums.units = [ExactSums.restored(values["units"][str(at)], 1) for at in range(len(setup.per))]
+    _check_rows(sums)
+    for squares in (sums.square, sums.weight_square):
+        if squares.signs()[0] < 0 or squares.special() == -np.inf:
+            raise ValueError("squares whose sum is negative")
+
+
+def _check_rows(sums: Sums) -> None:
+    """Every row that counts stands once in each table that there is."""
+    counted = int(sums.classes.rows.sum())
+    tables = [sums.losses, sums.confidences]
+    tables += [sums.ranks] if sums.setup.top_k else []
+    tables += [sums.groups.sums().rows] if sums.setup.group is not None else []
+    if counted > sums.rows or (sums.correct.rows > sums.classes.rows).any():
         raise ValueError("more rows than there are")
+    if any(int(table.rows.sum()) != counted for table in tables):
+        raise ValueError("tables of other rows")
 
 
 def _part(empty: Any, values: Any, weighted: bool, classes: int, worst: int) -> Any:
@@ -70,20 +86,5 @@ def _part(empty: Any, values: Any, weighted: bool, classes: int, worst: int) -> 
     if isinstance(empty, Confusions):
         return Confusions.restored(values, classes, weighted)
     if isinstance(empty, Tally):
-        return tally_like(empty, values, weighted)
-    return of_size(values, empty.groups)
-
-
-def tally_like(empty: Tally, values: Any, weighted: bool) -> Tally:
-    """A table of the size of an empty one."""
-    tally = Tally.restored(values)
-    if len(tally.rows) != len(empty.rows) or (values["weight"] is None) == weighted:
-        raise ValueError("a table of another size")
-    return tally
-
-
-def of_size(values: Any, groups: int) -> ExactSums:
-    """Sums of so many groups."""
-    if values["groups"] != groups:
-        raise ValueError("sums of another size")
-    return ExactSums.restored(values)
+        return Tally.restored(values, len(empty.rows), weighted)
+    return ExactSums.restored(values, empty.groups)

@@ -65,18 +65,21 @@ class Tally:
         }
 
     @classmethod
-    def restored(cls, stored: dict[str, Any]) -> "Tally":
-        groups, index, rows = int(stored["groups"]), stored["index"], stored["rows"]
-        tally = cls(groups, stored["weight"] is not None)
+    def restored(cls, stored: dict[str, Any], groups: int, weighted: bool) -> "Tally":
+        """The table of so many groups that was stored; ValueError where it cannot be."""
+        index, rows = stored["index"], stored["rows"]
+        if stored["groups"] != groups or (stored["weight"] is None) == weighted:
+            raise ValueError("a table of another size")
+        tally = cls(groups, weighted)
         if index.dtype != np.int64 or rows.dtype != np.int64 or index.shape != rows.shape or (rows < 1).any():
             raise ValueError("counts that do not fit their groups")
         if len(index) and (index[0] < 0 or index[-1] >= groups or (np.diff(index) <= 0).any()):
             raise ValueError("counts of no group")
         tally.rows[index] = rows
-        if stored["weight"] is not None:
-            tally._weight = ExactSums.restored(stored["weight"])
-            if tally._weight.groups != groups:
-                raise ValueError("weights that do not fit their groups")
+        if weighted:
+            tally._weight = ExactSums.restored(stored["weight"], groups)
+            if (tally._weight.signs() != np.sign(tally.rows)).any():
+                raise ValueError("rows whose weight is not positive, or weight of no rows")
         return tally
 
 
@@ -123,13 +126,11 @@ class TableSums:
     @classmethod
     def restored(cls, keys: int, stored: dict[str, Any], weighted: bool) -> "TableSums":
         found = cls(weighted)
-        found.rows, found.correct = Tally.restored(stored["rows"]), Tally.restored(stored["correct"])
-        found.loss = ExactSums.restored(stored["loss"])
-        sizes = {len(found.rows.rows), len(found.correct.rows), found.loss.groups}
-        if sizes != {keys} or any(
-            (stored[part]["weight"] is None) == weighted for part in ("rows", "correct")
-        ):
-            raise ValueError("a table that does not fit its keys")
+        found.rows = Tally.restored(stored["rows"], keys, weighted)
+        found.correct = Tally.restored(stored["correct"], keys, weighted)
+        found.loss = ExactSums.restored(stored["loss"], keys)
+        if (found.correct.rows > found.rows.rows).any():
+            raise ValueError("more correct rows than rows")
         return found
 
 
