@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 from torch_oracle import formula
 
+import kosa
 import kosa.torch
 from kosa.torch import linear
 
@@ -192,3 +193,27 @@ def test_a_shift_beyond_the_sequence_has_zero_derivatives_of_every_order(shift, 
     assert not torch.func.jacrev(torch.func.jacfwd(f, 1), 1)(h, w).any()
     if soft:
         assert not torch.func.jvp(torch.func.grad(f, (0, 1, 2)), (h, w, target), (h, w, target))[1][2].any()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_the_loss_and_its_gradients_together_are_there_in_inference_mode(reduction):
+    h, w, b = leaves()
+    loss = kosa.linear_cross_entropy(Y, h, w, b, reduction=reduction)
+    expected = torch.autograd.grad(loss.sum(), (h, w, b))
+    with torch.inference_mode():
+        y = Y.clone()
+        inside = kosa.linear_cross_entropy_with_grad(y, h, w, b, reduction=reduction)
+    for together in (inside, kosa.linear_cross_entropy_with_grad(y, h, w, b, reduction=reduction)):
+        assert torch.equal(together.loss, loss)
+        assert not together.loss.requires_grad
+        for a, e in zip(together[1:], expected, strict=True):
+            torch.testing.assert_close(a, e, rtol=1e-14, atol=1e-16)
+
+
+def test_a_denominator_of_zero_gives_gradients_of_zero_whatever_rows_hold():
+    h, w, _ = (x.clone() for x in LEAVES)
+    h[0] = torch.nan
+    loss, *grads, of_bias = kosa.linear_cross_entropy_with_grad(Y, h, w, denominator=0.0)
+    assert loss.isnan()
+    assert of_bias is None
+    assert not any(grad.any() for grad in grads)

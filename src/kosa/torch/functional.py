@@ -296,12 +296,28 @@ def linear_loss(
     engines.check(t, w.shape[0], options, target)
     if options.reduction == "none":
         return linear.losses(tensors, options, workspace, shift, target)
-    total: Any = 1.0
-    if options.reduction == "mean":
-        total = _total(t, class_weight, row_weight, x.shape[:-1], options, shift)
+    total = _total(t, class_weight, row_weight, x.shape[:-1], options, shift)
     scale, nothing = scale_of(total, options, x.device)
     loss = linear.scaled_sum(tensors, options, workspace, shift, target, scale)
     return loss if nothing is None else mean(loss, nothing, options)
+
+
+def linear_loss_and_gradients(
+    tensors: linear.Tensors, options: Options, workspace: int | None, shift: int, target: str
+) -> tuple[Tensor, list[Tensor]]:
+    """Return that loss, and the gradients of hidden, weight and bias (an empty tensor without one), for good."""
+    x, w, *_, t, class_weight, row_weight = tensors
+    engines.check(t, w.shape[0], options, target)
+    total = _total(t, class_weight, row_weight, x.shape[:-1], options, shift)
+    scale, nothing = scale_of(total, options, x.device)
+    losses, *gradients = linear.gradients(tensors, options, workspace, shift, target, scale)
+    if nothing is not None and isinstance(total, float):
+        for grad in gradients:
+            grad.zero_()  # a denominator of 0 says nothing of what rows hold, and 0·NaN is NaN
+    if options.reduction == "none":
+        return losses, gradients
+    loss = losses.sum() * scale
+    return loss if nothing is None else mean(loss, nothing, options), gradients
 
 
 def _linear(
@@ -367,14 +383,11 @@ def _with(options: Options, reduction: str) -> Options:
 
 
 def _total(
-    t: Tensor,
-    class_weight: Tensor | None,
-    row_weight: Tensor | None,
-    rows: torch.Size,
-    options: Options,
-    shift: int,
-) -> Tensor | float:
-    """The weight of the rows that count, where the last of each sequence have no target."""
+    t: Tensor, class_weight: Tensor | None, row_weight: Tensor | None, rows: torch.Size, options: Options, shift: int
+) -> Tensor | float:  # fmt: skip
+    """What the sum is divided by: for the mean, the weight of the rows that count; the last of each sequence do not."""
+    if options.reduction != "mean":
+        return 1.0
     if shift:
         keep = max(0, rows[-1] - shift)
         axis = len(rows) - 1

@@ -430,6 +430,15 @@ def scaled_sum(
     return losses(tensors, options, workspace, shift, target).sum() * scale
 
 
+def gradients(
+    tensors: Tensors, options: Options, workspace: int | None, shift: int, target: str, scale: Tensor
+) -> tuple[Tensor, ...]:
+    """Return the loss of each row, and the gradients of scale·Σ losses with respect to hidden, weight and bias."""
+    compute: Any = linear_gradients_kernel if dense.direct(tensors[0]) else linear_gradients_op
+    needs = True, True, tensors[2] is not None, False
+    return compute(scale, None, *tensors, *flat(options, workspace, shift, target), *needs)[:4]
+
+
 def statistics(
     tensors: Tensors, options: Options, workspace: int | None, shift: int, target: str
 ) -> tuple[Tensor, ...]:

@@ -13,7 +13,7 @@ from kosa.torch import arrays, engines
 from kosa.torch import binary as _binary
 from kosa.torch import dense as _dense
 from kosa.torch import linear as _linear
-from kosa.torch.functional import Names, linear_loss, prepared
+from kosa.torch.functional import Names, linear_loss, linear_loss_and_gradients, prepared
 from kosa.torch.reduction import dense_loss, reduced, scale_of, total_weight
 
 _NAMES = Names("hidden", "weight", "bias", "targets", "class_weight")
@@ -98,8 +98,12 @@ def _written(out: Any, x: Tensor, name: str, **others: Tensor | None) -> Tensor:
         raise ValueError("`out` requires a gradient, and would be overwritten: pass `out.detach()`")
     if out.device != x.device:
         raise ValueError(f"`out` is on {out.device}, but `{name}` is on {x.device}: pass a tensor there")
+    if out.is_neg():
+        raise ValueError("`out` is a view of numbers that PyTorch negates when it is read: pass a tensor of its own")
     shared = {key: value for key, value in others.items() if value is not None}
     engines.of(x).check_out(out, x, name, **shared)
+    if not out.is_inference():
+        torch.autograd.graph.increment_version(out)  # kernels write where autograd does not see it
     return out
 
 
@@ -132,13 +136,12 @@ def linear(
             None,
             None,
         )
-    h, w = x.detach().requires_grad_(), w.detach().requires_grad_()
-    b = None if b is None else b.detach().requires_grad_()
-    with torch.enable_grad():
-        tensors = prepared(h, w, targets, b, *weights, workspace, shift, _NAMES)
-        loss = linear_loss(tensors, options, workspace, shift, _NAMES.target)
-        dh, dw, *db = torch.autograd.grad(loss.sum(), [h, w] if b is None else [h, w, b])
-    return loss.detach().to(_dtype_of_loss(x)), dh, dw, db[0] if db else None
+    with torch.no_grad():
+        tensors = prepared(x, w, targets, b, *weights, workspace, shift, _NAMES)
+        loss, (dh, dw, db) = linear_loss_and_gradients(tensors, options, workspace, shift, _NAMES.target)
+    # Under autocast they were computed in its dtype.
+    of_bias = None if b is None else db.to(b.dtype)
+    return loss.to(_dtype_of_loss(x)), dh.to(x.dtype), dw.to(w.dtype), of_bias
 
 
 def _of_linear(hidden: Any, weight: Any, bias: Any) -> tuple[Tensor, Tensor, Tensor | None]:
