@@ -7,7 +7,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kosa.scoring.columns import Selection
@@ -52,7 +54,17 @@ class Mapped:
 def columns_of(batch: Any, selection: Selection) -> Columns:
     """The selected columns of a record batch."""
     found = dict(zip(batch.schema.names, batch.columns, strict=True))
-    return {name: found[name] for name in selection.all}
+    return {name: _in_order(found[name]) for name in selection.all}
+
+
+def _in_order(column: Any) -> Any:
+    """Lists that are views, which may overlap and stand in any order, as lists one after another; all else as it is."""
+    if not (pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type)):
+        return column
+    # Not column.cast(list): pyarrow 26 takes the views' offsets for those of lists, which gives other lists.
+    lengths = np.asarray(pc.fill_null(column.value_lengths(), 0), dtype=np.int64)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]))
+    return pa.LargeListArray.from_arrays(offsets, _in_order(column.flatten()), mask=column.is_null())
 
 
 class ParquetFile:

@@ -65,12 +65,9 @@ def _unit(unit: str) -> str:
 def _has_lists(reader: Reader, column: str) -> bool:
     schema = getattr(reader, "schema", None)
     if schema is not None:  # a stream, of which nothing can be read twice
-        import pyarrow as pa
-
-        kind = schema.field(column).type
-        return bool(
-            pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-        )
+        return hasattr(
+            schema.field(column).type, "value_field"
+        )  # lists of every kind, and nothing else, have one
     selection = Selection(KIND, (column,), (), None, None, None)
     for columns, _ in reader.chunks(selection, 1):
         return is_list(columns[column])
