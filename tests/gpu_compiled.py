@@ -73,11 +73,11 @@ def _compile(kernel: Any, values: dict[str, Any], options: dict[str, Any], targe
             kind = param.annotation_type
         elif isinstance(value, float):
             kind = "fp32"
-        elif value == 1:
+        elif value == 1 and not param.do_not_specialize:
             kind = "constexpr"
         else:
             kind = "i32" if -(2**31) <= value < 2**31 else "i64"
-            if value % 16 == 0:
+            if value % 16 == 0 and not param.do_not_specialize:
                 attributes[(i,)] = [["tt.divisibility", 16]]
         signature[param.name] = kind
         if kind == "constexpr":

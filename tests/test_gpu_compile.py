@@ -62,14 +62,37 @@ if sys.argv[1] == "sm_90":
     launch("target slopes", lambda: dense.target_slopes(z, z, None, None, Options(axis=1), out=torch.zeros_like(z)))
 """
 GROUPS = {"dense": DENSE}
+# Arguments that are 1, which Triton makes constants, as it makes None: their type is another, and code may not know it.
+ONES = """
+from kosa.gpu import binary, dense, evaluation, plan, scaling, statistics
+
+plan.processors = lambda device: 132
+evaluation.card = lambda device: evaluation.Card("cuda", 132, 50 << 20, 227 << 10)
+z, one, index = torch.zeros(1, 1), torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.int64)
+long = torch.zeros(1, 16385)
+figures = [index if i == 2 else one for i in range(7)]
+options, probs = Options("logits", 1, ignore_index=1), Options("probs", 1, ignore_index=1)
+launch("row", lambda: dense.run(z, index, None, None, options, losses=one, out=z))
+launch("spans", lambda: dense.run(long, index, None, None, options, losses=one, out=long))
+launch("probs", lambda: dense.run(z, index, None, None, probs, losses=one, out=z))
+launch("target slopes", lambda: dense.target_slopes(z, z, None, None, options, out=z))
+launch("statistics", lambda: statistics.run(z, index, None, None, options, figures))
+launch("binary", lambda: binary.run(z, z > 0, z, z, Options("logits"), losses=one, out=z))
+launch("scale", lambda: scaling.scale(z, one))
+launch("unwritten", lambda: evaluation.run(z, z, z[0], index, None, None, options, one, figures[1:]))
+"""
 
 
 def compile_group(group, target, folder):
     """One entry a kernel of the group, compiled for this target."""
+    return compile_calls(GROUPS[group], target, folder)
+
+
+def compile_calls(calls, target, folder):
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(folder), "PYTHONPATH": str(TESTS)}
     result = subprocess.run(
-        [sys.executable, "-c", BEGIN + GROUPS[group], target],
+        [sys.executable, "-c", BEGIN + calls, target],
         capture_output=True,
         text=True,
         env=environment,
@@ -96,3 +119,12 @@ def test_kernels_compile_for_amd(group, tmp_path):
     found = compile_group(group, "gfx942", tmp_path)
     assert len(found) >= 5
     assert any(kernel["wide_loads"] > 0 for kernel in found)
+
+
+def test_sizes_of_one_compile(tmp_path):
+    found = compile_calls(ONES, "sm_90", tmp_path)
+    assert {kernel["case"]: kernel["kernel"] for kernel in found} == {
+        "row": "cross_entropy_rows", "spans": "cross_entropy_slopes", "probs": "cross_entropy_probabilities",
+        "target slopes": "target_slopes_rows", "statistics": "row_statistics_rows", "binary": "binary_elements",
+        "scale": "scale_elements", "unwritten": "finish",
+    }  # fmt: skip

@@ -15,7 +15,8 @@ from kosa.gpu.elementary import LOWEST_F, capped, decay, log1p, rate_of, widen
 _INF: tl.constexpr = tl.constexpr(float("inf"))
 
 
-@triton.jit
+# What differs from batch to batch is never a constant: these kernels take seconds to compile.
+@triton.jit(do_not_specialize=["rows", "splits", "group"])
 def project(
     hidden, weight, bias,  # (N, D); (K, D); (K,) or None
     targets, class_weight,  # (N,) int64; (K,), or None for 1 each
@@ -130,7 +131,7 @@ def project(
         tl.store(places + at, place, mask=is_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "splits"])
 def finish(
     figures, places,  # as `project` leaves them
     targets, class_weight, row_weight,  # (N,) int64; (K,) and (N,), or None
