@@ -98,6 +98,56 @@ def test_the_library_that_is_clearly_faster_multiplies(monkeypatch):
             assert products.fastest.__wrapped__(1) is getattr(products, other)
 
 
+@pytest.fixture
+def measures(monkeypatch):
+    """Every call in float32 is large enough to measure the libraries, which the first one does."""
+    monkeypatch.setattr(products, "_WORTH", 0)
+    products.fastest.cache_clear()
+    yield
+    products.fastest.cache_clear()
+
+
+def test_measuring_leaves_random_numbers_as_they_would_be(measures):
+    before = torch.get_rng_state()
+    kosa.torch.linear_cross_entropy(X, W, Y)
+    assert products.fastest.cache_info().misses == 1
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_other_defaults_of_device_and_dtype_change_nothing(measures, soft):
+    def computed():
+        leaves = [x.clone().requires_grad_() for x in (X, W, BIAS, *([SOFT] if soft else []))]
+        x, w, bias, *target = leaves
+        loss = kosa.torch.linear_cross_entropy(x, w, *(target or [Y]), linear_bias=bias, shift=1)
+        ignored = kosa.torch.linear_cross_entropy(
+            x, w, torch.full_like(Y, -100), linear_bias=bias, reduction="sum"
+        )
+        stats = kosa.torch.linear_row_statistics(x, w, *(target or [Y]))
+        return loss, stats.loss, *torch.autograd.grad(loss + ignored + stats.loss.sum(), leaves)
+
+    expected = computed()
+    products.fastest.cache_clear()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"):
+            found = computed()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert products.fastest.cache_info().misses == 1
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_deterministic_algorithms_are_not_chosen_by_the_clock(measures):
+    torch.use_deterministic_algorithms(True)
+    try:
+        kosa.torch.linear_cross_entropy(X, W, Y)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert products.fastest.cache_info().misses == 0
+
+
 def test_products_of_numpy_give_the_same_loss_and_gradients(monkeypatch):
     hidden, weight = (torch.randn(n, 8, generator=torch.Generator().manual_seed(n)) for n in (40, 70))
     target = torch.arange(40)

@@ -86,7 +86,7 @@ def row_statistics(
     given = targets is not None
     if targets is None:
         rows = (*predictions.shape[: options.axis], *predictions.shape[options.axis + 1 :])
-        targets = torch.full(rows, options.ignore_index)
+        targets = torch.full(rows, options.ignore_index, device="cpu")
     job = arrays.job(predictions, targets, class_weight, row_weight, options)
     values = figures.row_statistics(job, given)
     return tuple(None if value is None else torch.from_numpy(np.asarray(value)) for value in values)
@@ -147,7 +147,7 @@ def linear_gradients(
     losses = np.zeros(hidden.shape[:-1])
     *of_products, needs_targets = needs
     products = TorchProducts(_matrix(hidden), weight.detach(), bias, (needs[0], needs[1], needs[2]))
-    dt = torch.zeros(targets.shape, dtype=targets.dtype) if needs_targets else None
+    dt = targets.new_zeros(targets.shape) if needs_targets else None
     projection.run(
         work, products, scale, losses.reshape(-1), workspace=workspace, slopes=any(of_products),
         target_slopes=None if dt is None else arrays.array(dt).reshape(-1, weight.shape[0]),

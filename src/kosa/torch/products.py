@@ -35,8 +35,10 @@ def fastest(threads: int) -> Multiply:
 
     PyTorch's library is slow on some processors that are not of its maker's: 138 GFLOP/s where NumPy's reached 200.
     """
-    a, b = torch.rand(256, 512), torch.rand(2048, 512).t()
-    out = torch.empty(256, 2048)
+    # NumPy's arrays: PyTorch's would come from its global random numbers, in its default dtype, on its default device.
+    drawn = np.random.default_rng(0)
+    a, b = (torch.from_numpy(drawn.random((rows, 512), np.float32)) for rows in (256, 2048))
+    b, out = b.t(), torch.from_numpy(np.empty((256, 2048), np.float32))
     seconds = {}
     for multiply in (_torch, _numpy):
         multiply(a, b, out)
@@ -59,14 +61,15 @@ class TorchProducts:
         self._narrow = weight.dtype.itemsize == 2
         self._multiply: Multiply = _torch
         work = 2 * hidden.shape[0] * weight.numel()
-        if weight.dtype == torch.float32 and work >= _WORTH:
+        timed = work >= _WORTH and not torch.are_deterministic_algorithms_enabled()
+        if weight.dtype == torch.float32 and timed:
             self._multiply = fastest(torch.get_num_threads())
         self._needs = needs
         self.reserve = 0
         self._dhidden: Tensor | None = None
         self._dweight: Tensor | None = None
         self._total: Array | None = None
-        self._dbias = torch.zeros(weight.shape[:1], dtype=torch.float64) if needs[2] else None
+        self._dbias = weight.new_zeros(weight.shape[:1], dtype=torch.float64) if needs[2] else None
 
     def gradients(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return those that are needed, in the tensors' dtype."""
@@ -74,7 +77,7 @@ class TorchProducts:
         if dh is None and self._needs[0]:
             dh = torch.zeros_like(self._hidden)
         if dw is None and self._needs[1]:
-            dw = torch.zeros(self._weight.shape, dtype=self._weight.dtype)
+            dw = self._weight.new_zeros(self._weight.shape)
         return dh, dw, None if self._dbias is None else self._dbias.to(self._weight.dtype)
 
     def buffer(self, rows: int) -> Array:
