@@ -215,9 +215,29 @@ def test_a_gradient_goes_where_it_is_told_to_go():
     assert binary.grad is out
 
 
+def test_autograd_knows_that_a_gradient_was_written_over_what_it_saved():
+    for call in (
+        lambda z: kosa.cross_entropy_with_grad(torch.tensor([0, 1, 2, 3]), logits=z, out=z),
+        lambda z: kosa.binary_cross_entropy_with_grad(drawn(4, 5).sigmoid(), logits=z, out=z),
+    ):
+        leaf = drawn(4, 5).requires_grad_()
+        capped = leaf.tanh()  # whose derivative reads its own result
+        slope = call(capped.detach()).grad
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            torch.autograd.grad(capped, leaf, slope)
+    with torch.inference_mode():  # where nobody counts versions
+        z = drawn(4, 5)
+        assert kosa.cross_entropy_with_grad(torch.tensor([0, 1, 2, 3]), logits=z, out=z).grad is z
+
+
 @pytest.mark.parametrize(
     ("out", "error", "text"),
     [
+        (
+            torch.complex(torch.zeros(3, 4).double(), torch.zeros(3, 4).double()).conj().imag,
+            ValueError,
+            r"`out` .* a view .* that PyTorch negates when it is read",
+        ),
         (np.zeros((3, 4)), TypeError, r"`out` must be a torch.Tensor, but is a numpy.ndarray"),
         (
             torch.zeros(3, 4),

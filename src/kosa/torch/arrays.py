@@ -25,8 +25,14 @@ def array(tensor: Tensor) -> Array:
         raise TypeError(
             "a tensor on the meta device holds no numbers to compute with: pass tensors on the CPU"
         )
-    tensor = tensor.detach().resolve_neg()
+    tensor = _held(tensor)
     return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+
+def _held(tensor: Tensor) -> Tensor:
+    """The tensor with its numbers in memory: of zeros, and of signs, autograd may only remember that they are there."""
+    tensor = tensor.detach().resolve_neg()
+    return tensor.clone() if tensor._is_zerotensor() else tensor
 
 
 def memory(like: Tensor) -> Tensor:
@@ -46,16 +52,21 @@ def pages(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     raw = np.empty(size + _LINE, np.uint8)
     start = -raw.ctypes.data % _LINE
     storage = torch.from_numpy(raw[start : start + size]).untyped_storage()
-    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
+    return torch.empty(0, dtype=dtype, device="cpu").set_(storage).view(shape)
 
 
 def vector(tensor: Tensor | None) -> Array:
     """Return weights as a contiguous float64 vector; empty for None."""
     if tensor is None:
         return _NO_FLOATS
-    values = tensor.detach().to(torch.float64).contiguous().reshape(-1).numpy().view()
+    values = _held(tensor).to(torch.float64).contiguous().reshape(-1).numpy().view()
     values.flags.writeable = False
     return values
+
+
+def weighted(upstream: Tensor, weight: Tensor | None) -> Tensor:
+    """upstream·weight, 0 where the weight is, whatever comes from upstream."""
+    return upstream if weight is None else torch.where(weight == 0, 0.0, upstream * weight)
 
 
 def job(
@@ -106,9 +117,11 @@ def tensor_like(value: Any, name: str, like: Tensor) -> Tensor:
 
 
 def _dense(value: Tensor, name: str) -> Tensor:
-    if value.layout != torch.strided:
+    if value.layout != torch.strided or value.is_nested:
+        remedy = "to_padded_tensor(0.0)" if value.is_nested else "to_dense()"
         raise TypeError(
-            f"`{name}` must be a dense tensor, but has layout {value.layout}: `{name}.to_dense()`"
+            f"`{name}` must be a dense tensor, but has layout {value.layout}{' (nested)' * value.is_nested}: "
+            f"`{name}.{remedy}`"
         )
     return value
 
@@ -168,6 +181,6 @@ def weights_of(
     if weights.dtype.is_complex:
         raise TypeError(f"`{name}` must hold numbers, but is {weights.dtype}")
     loss.weight_shape(name, tuple(weights.shape), shape, meaning)
-    if weights.requires_grad:
+    if weights.requires_grad and torch.is_grad_enabled():
         raise ValueError(f"`{name}` requires a gradient, which is not computed: pass `{name}.detach()`")
     return weights

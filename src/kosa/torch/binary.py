@@ -45,7 +45,7 @@ def binary_gradients_kernel(
 ) -> Tensor:  # fmt: skip
     """Return ∂(Σ upstream·loss)/∂predictions."""
     options = _options(kind, ignore_index, label_smoothing)
-    scaled = upstream if weight is None else upstream * weight
+    scaled = arrays.weighted(upstream, weight)
     out = arrays.memory(predictions)
     losses = predictions.new_empty(predictions.numel(), dtype=torch.float64)
     weights = pos_weight, scaled
@@ -110,7 +110,7 @@ class BinaryLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(*args: Any) -> Tensor:
-        return (binary_losses_kernel if dense.direct(args[0]) else binary_losses_op)(*args)
+        return (binary_losses_kernel if dense.direct(*args[:4]) else binary_losses_op)(*args)
 
     setup_context = dense.keeps(4)
 
@@ -138,7 +138,7 @@ class BinaryGradients(torch.autograd.Function):
 
     @staticmethod
     def forward(*args: Any) -> Tensor:
-        return (binary_gradients_kernel if dense.direct(*args[:2]) else binary_gradients_op)(*args)
+        return (binary_gradients_kernel if dense.direct(*args[:5]) else binary_gradients_op)(*args)
 
     setup_context = dense.keeps(5)
 

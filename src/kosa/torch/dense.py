@@ -99,7 +99,7 @@ def row_gradients_kernel(
     scale: float | Tensor = upstream
     weight = row_weight
     if upstream.dim():
-        scale, weight = 1.0, upstream if row_weight is None else upstream * row_weight
+        scale, weight = 1.0, arrays.weighted(upstream, row_weight)
     losses = predictions.new_empty(rows_of(predictions, axis), dtype=torch.float64)
     out = arrays.memory(predictions)
     engines.of(predictions).run(
@@ -128,7 +128,7 @@ def target_gradients_kernel(
 ) -> Tensor:  # fmt: skip
     """Return ∂(Σ upstream·loss)/∂targets, of distributions."""
     options = options_of(kind, axis, ignore_index, label_smoothing, softcap, temperature, z_loss)
-    weight = upstream if row_weight is None else upstream * row_weight
+    weight = arrays.weighted(upstream, row_weight)
     out = arrays.memory(targets)
     engines.of(predictions).target_slopes(predictions, targets, class_weight, weight, options, out=out)
     return out
@@ -144,18 +144,20 @@ def _(upstream: Tensor, predictions: Tensor, targets: Tensor, *rest: Any) -> Ten
     return targets.new_empty(targets.shape)
 
 
-def direct(*tensors: Tensor) -> bool:
+def direct(*tensors: Tensor | None) -> bool:
     """Whether these are plain tensors that nobody traces or transforms: kernels may be called without the dispatcher.
 
     Through it an operator written in Python costs some hundred microseconds, many times what a small loss takes.
     """
+    given = [x for x in tensors if x is not None]
     return (
         not torch.compiler.is_compiling()
-        and all(type(x) in (Tensor, torch.nn.Parameter) and not x.is_meta for x in tensors)
+        and not torch.jit.is_tracing()
+        and all(type(x) in (Tensor, torch.nn.Parameter) and not x.is_meta for x in given)
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._are_functorch_transforms_active()
         # autograd.grad(is_grads_batched=True) has a vmap of its own, of upstream gradients alone
-        and not any(torch._C._functorch.is_legacy_batchedtensor(x) for x in tensors)
+        and not any(torch._C._functorch.is_legacy_batchedtensor(x) for x in given)
     )
 
 
@@ -235,11 +237,12 @@ class _Reduced(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Tensor:
         scale, options = args[4], args[5:]
-        gradients = row_gradients_kernel if direct(args[0]) else row_gradients_op
+        gradients = row_gradients_kernel if direct(*args[:4]) else row_gradients_op
         losses, gradient = gradients(scale, *args[:4], *options)
         # Saved as a tensor, not kept in ctx: so a checkpoint around the loss drops it, and hooks may move it away.
         ctx.save_for_backward(*args[:5], gradient)
-        ctx.options, ctx.given_away = options, False
+        ctx.options = options
+        ctx.at_hand = iter((True,))  # the next of which one thread gets, of however many
         return losses.sum() * scale
 
     @staticmethod
@@ -247,13 +250,21 @@ class _Reduced(torch.autograd.Function):
         *saved, scale, gradient = ctx.saved_tensors
         needs_dx, needs_dt = ctx.needs_input_grad[:2]
         dx = dt = None
-        if needs_dx and not ctx.given_away and not torch.is_grad_enabled() and direct(upstream):
-            dx, ctx.given_away, needs_dx = scaled(gradient, upstream), True, False
+        if (
+            needs_dx and not torch.is_grad_enabled() and direct(upstream) and harmless(upstream)
+            and next(ctx.at_hand, False)
+        ):  # fmt: skip
+            dx, needs_dx = scaled(gradient, upstream), False
         if needs_dx or needs_dt:
             rows = (upstream * scale).expand(rows_of(saved[0], ctx.options[1]))
             dx = row_gradients(rows, *saved, *ctx.options) if needs_dx else dx
             dt = target_gradients(rows, *saved, *ctx.options) if needs_dt else None
         return dx, dt, *(None,) * 11
+
+
+def harmless(upstream: Tensor) -> bool:
+    """Whether 0·upstream is 0. Looked at on a CPU only, where nothing has to be waited for."""
+    return not upstream.is_cpu or bool(upstream.isfinite())
 
 
 def scaled(gradient: Tensor, upstream: Tensor) -> Tensor:
@@ -311,7 +322,7 @@ class RowLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(*args: Any) -> Tensor:
-        return (row_losses_kernel if direct(args[0]) else row_losses_op)(*args)
+        return (row_losses_kernel if direct(*args[:4]) else row_losses_op)(*args)
 
     setup_context = keeps(4)
 
@@ -347,7 +358,7 @@ class RowGradients(torch.autograd.Function):
 
     @staticmethod
     def forward(*args: Any) -> Tensor:
-        return (row_gradients_kernel if direct(*args[:2]) else row_gradients_op)(*args)[1]
+        return (row_gradients_kernel if direct(*args[:5]) else row_gradients_op)(*args)[1]
 
     setup_context = keeps(5)
 
@@ -392,7 +403,7 @@ class TargetGradients(torch.autograd.Function):
 
     @staticmethod
     def forward(*args: Any) -> Tensor:
-        return (target_gradients_kernel if direct(*args[:2]) else target_gradients_op)(*args)
+        return (target_gradients_kernel if direct(*args[:5]) else target_gradients_op)(*args)
 
     setup_context = keeps(5)
 

@@ -99,7 +99,9 @@ def _written(out: Any, x: Tensor, name: str, **others: Tensor | None) -> Tensor:
     if out.device != x.device:
         raise ValueError(f"`out` is on {out.device}, but `{name}` is on {x.device}: pass a tensor there")
     if out.is_neg():
-        raise ValueError("`out` is a view of numbers that PyTorch negates when it is read: pass a tensor of its own")
+        raise ValueError(
+            "`out` is a view of numbers that PyTorch negates when it is read: pass a tensor of its own"
+        )
     shared = {key: value for key, value in others.items() if value is not None}
     engines.of(x).check_out(out, x, name, **shared)
     if not out.is_inference():
