@@ -162,6 +162,7 @@ BAD_USE = {
     "few classes": ("good.parquet --target y --logits z_* --classes a,b", "`--classes` names 2 classes"),
     "no folder": ("good.parquet --target y --logits z_* --json no/out.json", "there is no directory 'no'"),
     "a folder": ("good.parquet --target y --logits z_* --json .", "cannot write '.': it is a directory"),
+    "no report": ("good.parquet --target y --logits z_* --lang ja", "`--lang` is the report's language"),
 }
 
 

@@ -122,9 +122,7 @@ def _shown(command: Callable[..., None]) -> Callable[..., None]:
             metavar="N",
             help="Bins of confidence; mass:N: of equal weight, not width.",
         ),
-        click.option(
-            "--lang", type=click.Choice(["en", "ja"]), default="en", show_default=True, help="Of the report."
-        ),
+        click.option("--lang", type=click.Choice(["en", "ja"]), help="Of the report. [default: en]"),
         click.option("--report", metavar="FILE", help="Write a report with plots: one HTML page, offline."),
     ):
         command = option(command)
@@ -230,7 +228,7 @@ def score(
     bins: str,
     confidence: float,
     report: str | None,
-    lang: str,
+    lang: str | None,
     batch_size: int | None,
     state: str | None,
     on: str | None,
@@ -285,7 +283,7 @@ def score(
             against=list(against) or None,
             against_columns=others or None,
             report=report,
-            lang=lang,
+            lang=_lang(lang, report),
             **_view(bins, confidence),
         )
 
@@ -310,7 +308,7 @@ def merge(
     bins: str,
     confidence: float,
     report: str | None,
-    lang: str,
+    lang: str | None,
 ) -> None:
     """Figures of a whole data set from the STATEs of its parts.
 
@@ -326,7 +324,7 @@ def merge(
             json_path=json_path,
             totals=_units(per, columns=False),
             report=report,
-            lang=lang,
+            lang=_lang(lang, report),
             **_view(bins, confidence),
         )
 
@@ -339,6 +337,13 @@ def _view(bins: str, confidence: float) -> dict[str, Any]:
             f"`--bins` is {bins!r}; expected a whole number, or mass: and one, as in mass:15"
         )
     return {"bins": int(count), "equal_mass": count != bins, "confidence": confidence}
+
+
+def _lang(lang: str | None, report: str | None) -> str:
+    """The language of the report, which without one would be of nothing."""
+    if lang is not None and report is None:
+        raise click.UsageError("`--lang` is the report's language: it needs `--report FILE`")
+    return lang or "en"
 
 
 def _units(per: tuple[str, ...], columns: bool) -> dict[str, Any]:
