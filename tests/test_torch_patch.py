@@ -177,7 +177,11 @@ def test_logits_in_training_explain_themselves(use):
     ("use", "said"),
     [
         (lambda z: z[..., :50], "indexed"),
-        (lambda z: z - 1.0, "unsupported operand type.*UncomputedLogits"),
+        (lambda z: z - 1.0, r"logits are added or subtracted, but .*`model\.forward\.remove\(\)`"),
+        (lambda z: z + torch.ones(97), "logits are added or subtracted"),
+        (lambda z: torch.ones(97) + z, "logits are added or subtracted"),
+        (lambda z: 1.0 - z, "logits are added or subtracted"),
+        (lambda z: -z, "logits are negated"),
         (lambda z: z * torch.ones(1), "multiplied by tensor"),
         (lambda z: z / 0.0, "divided by 0.0, which is not a number above 0"),
         (lambda z: torch.relu(z), "passed to relu"),
@@ -239,6 +243,14 @@ def test_remove_restores_a_forward_of_the_instance():
         model(**batch())
         assert len(calls) == 1
     assert model.forward is forward
+
+
+def test_remove_restores_a_loss_function_that_was_set():
+    model = make("Llama")
+    model.loss_type = "ForMaskedLM"  # whose loss the model would take by itself
+    model.loss_function = ForCausalLMLoss
+    kosa.torch.patch(model).remove()
+    assert model.loss_function is ForCausalLMLoss
 
 
 def test_leaving_with_removes_after_an_error_too():

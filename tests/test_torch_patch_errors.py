@@ -93,6 +93,19 @@ def test_a_head_and_a_configuration_that_disagree():
         model(**batch())
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda labels: labels[:, :-1], r"`labels` .* shape of `hidden·head\.weightᵀ` .*\(3, 17\), but have \(3, 16\)"),
+        (lambda labels: labels.float(), "floating `labels` are distributions"),
+    ],
+)  # fmt: skip
+def test_labels_that_do_not_fit_are_called_labels(change, said):
+    model, inputs = make("Llama"), batch()
+    with kosa.torch.patch(model), pytest.raises(ValueError, match=said):
+        model(**inputs | {"labels": change(inputs["labels"])})
+
+
 def test_workspace_is_passed_on():
     model = make("Llama")
     with kosa.torch.patch(model, workspace=-1), pytest.raises(ValueError, match="`workspace`"):

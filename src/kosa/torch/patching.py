@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from kosa.loss import Options
 from kosa.torch import linear
-from kosa.torch.functional import linear_loss, prepared
+from kosa.torch.functional import Names, linear_loss, prepared
+
+_NAMES = Names("hidden", "head.weight", "head.bias", "labels")
 
 
 def patch(model: Any, *, evaluation: bool = False, workspace: int | None = None) -> "Patch":
@@ -62,7 +64,7 @@ class Patch:
     def __init__(self, model: Any, evaluation: bool, workspace: int | None) -> None:
         self._model, self._head = model, model.get_output_embeddings()
         self._evaluation, self._workspace = evaluation, workspace
-        self._original = model.__dict__.get("forward")
+        self._original, self._loss_before = (model.__dict__.get(x) for x in ("forward", "_loss_function"))
         self._labels = list(inspect.signature(model.forward).parameters).index("labels")
         self._withheld = self._scored = False
         self._head.forward = self._logits
@@ -80,6 +82,8 @@ class Patch:
         del self._model.forward, self._model._loss_function, self._head.forward
         if self._original is not None:
             self._model.forward = self._original
+        if self._loss_before is not None:
+            self._model.loss_function = self._loss_before
 
     def __enter__(self) -> Self:
         return self
@@ -149,13 +153,13 @@ class Patch:
             "logits", -1, ignore_index, softcap=head.softcap, temperature=head.temperature,
             reduction="mean" if num_items_in_batch is None else "sum",
         )  # fmt: skip
-        tensors = prepared(hidden, weight, targets, head.bias, None, None, self._workspace, shift)
+        tensors = prepared(hidden, weight, targets, head.bias, None, None, self._workspace, shift, _NAMES)
         if num_items_in_batch is None:
-            loss = linear_loss(tensors, options, self._workspace, shift, "labels")
+            loss = linear_loss(tensors, options, self._workspace, shift, _NAMES.target)
         else:
             # The divisor goes in as the scale: dividing afterwards would pass over all gradients once more.
             items = torch.as_tensor(num_items_in_batch, dtype=torch.float64, device=hidden.device)
-            loss = linear.scaled_sum(tensors, options, self._workspace, shift, "labels", 1.0 / items)
+            loss = linear.scaled_sum(tensors, options, self._workspace, shift, _NAMES.target, 1.0 / items)
         return loss.to(torch.promote_types(hidden.dtype, torch.float32))
 
 
@@ -167,6 +171,13 @@ class Head(NamedTuple):
     bias: Tensor | None
     softcap: float | None
     temperature: float
+
+
+def _refused(use: str) -> Any:
+    def operator(self: "UncomputedLogits", *_: Any) -> Any:
+        raise self._refusal(use)
+
+    return operator
 
 
 class UncomputedLogits:
@@ -198,6 +209,9 @@ class UncomputedLogits:
 
     def __truediv__(self, divisor: Any) -> "UncomputedLogits":
         return self._changed(over=self._number(divisor, "divided by"))
+
+    __add__ = __radd__ = __sub__ = __rsub__ = _refused("added or subtracted")
+    __neg__ = _refused("negated")
 
     def tanh(self) -> "UncomputedLogits":
         if self._inner is not None:
