@@ -74,6 +74,24 @@ print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
     assert 100e6 < int(out) * 1024 < 350e6
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is told by Linux alone")
+def test_columns_with_dictionaries_stay_below_what_was_said(tmp_path: Path) -> None:
+    """80 columns, whose dictionaries are as large as a writer makes them, each read by its own reader."""
+    values = RANDOM.standard_normal((280_000, 10), dtype=np.float32)
+    columns = {f"z{k}": np.roll(values[:, k % 10], k) for k in range(80)}
+    table = pa.table({"y": np.zeros(len(values), int), **columns})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd")
+    program = f"""
+import logging, sys, kosa
+logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+kosa.score({str(tmp_path / "a.parquet")!r}, "y", logits="z*", batch_size=2000)
+print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+"""
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    said = int(out.split("at most about ")[1].split(" MB")[0]) * 10**6
+    assert 0.7 * said < int(out.split()[-1]) * 1024 < said
+
+
 class Pieces:
     """A file that says how many rows its row groups have."""
 
