@@ -140,9 +140,7 @@ def linear_gradients(
     if upstream.dim() == 0:
         scale = float(upstream)
     else:
-        of_rows = upstream
-        if row_weight is not None:  # 0·inf is NaN
-            of_rows = torch.where(row_weight == 0, 0.0, upstream * row_weight)
+        of_rows = arrays.weighted(upstream, row_weight)
     work = _work(hidden, weight, targets, class_weight, of_rows, lse_upstream, options, shift, target)
     losses = np.zeros(hidden.shape[:-1])
     *of_products, needs_targets = needs

@@ -4,10 +4,12 @@ For a loss that is reduced, gradients are made with it, in three products, and t
 Whatever else is asked for (a second backward, other upstream gradients, a further derivative) is computed anew.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from kosa.dispatch import options_of
 from kosa.loss import Options
@@ -122,6 +124,17 @@ def _(hidden: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     return tuple(hidden.new_empty(hidden.shape[:-1], dtype=kind) for kind in kinds)
 
 
+@register_flop_formula([op._opoverload.overloadpacket for op in (linear_losses_op, linear_statistics_op)])
+def _(hidden: Any, weight: Any, *_: Any, **__: Any) -> int:
+    return 2 * math.prod(hidden[:-1]) * math.prod(weight)
+
+
+@register_flop_formula(linear_gradients_op._opoverload.overloadpacket)
+def _(upstream: Any, lse_upstream: Any, hidden: Any, weight: Any, *rest: Any, **__: Any) -> int:
+    needs_hidden, needs_weight = rest[-4:-2]
+    return (1 + needs_hidden + needs_weight) * 2 * math.prod(hidden[:-1]) * math.prod(weight)
+
+
 def _gradients(ctx: Any, saved: Any, upstream: Tensor, of_lse: Tensor | None = None) -> list[Tensor | None]:
     """Those of hidden, weight, bias and targets that autograd asks for, by the raw operator."""
     needs = ctx.needs_input_grad[:4]
@@ -136,7 +149,7 @@ class _Reduced(torch.autograd.Function):
     def forward(ctx: Any, *args: Any) -> Tensor:
         *tensors, scale = args[:7]
         needs = ctx.needs_input_grad[:4]
-        gradients = linear_gradients_kernel if dense.direct(args[0]) else linear_gradients_op
+        gradients = linear_gradients_kernel if dense.direct(*tensors) else linear_gradients_op
         losses, *made = gradients(scale, None, *tensors, *args[7:], *needs)
         # Saved as tensors, not kept in ctx: so a checkpoint around the loss drops them, and hooks may move them away.
         ctx.save_for_backward(*args[:7], *made)
@@ -151,7 +164,7 @@ class _Reduced(torch.autograd.Function):
         if torch.is_grad_enabled():  # somebody may differentiate once more
             rows = (upstream * scale).expand(saved[0].shape[:-1])
             gradients = LinearGradients.apply(rows, *saved, *ctx.options, *needs)
-        elif _finite(upstream) and next(ctx.at_hand, False):
+        elif (not dense.direct(upstream) or dense.harmless(upstream)) and next(ctx.at_hand, False):
             gradients = [
                 _times(grad, upstream) if need else None
                 for grad, need in zip((dh, dw, db, dt), needs, strict=True)
@@ -159,11 +172,6 @@ class _Reduced(torch.autograd.Function):
         else:
             gradients = _gradients(ctx, saved, upstream * scale)
         return *(g if need else None for g, need in zip(gradients, needs, strict=True)), *(None,) * 11
-
-
-def _finite(upstream: Tensor) -> bool:
-    """Whether this is a number, by which rows that do not count stay 0; of a GPU's it is not asked, which would wait."""
-    return not upstream.is_cpu or not dense.direct(upstream) or bool(upstream.isfinite())
 
 
 def _times(gradient: Tensor, upstream: Tensor) -> Tensor:
@@ -218,7 +226,7 @@ class LinearLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(*args: Any) -> Tensor:
-        return (linear_losses_kernel if dense.direct(args[0]) else linear_losses_op)(*args)
+        return (linear_losses_kernel if dense.direct(*args[:6]) else linear_losses_op)(*args)
 
     setup_context = dense.keeps(6)
 
@@ -346,13 +354,13 @@ def _over_rows(function: Any, info: Any, dims: Any, args: tuple[Any, ...]) -> An
 
 def _one_by_one(function: Any, info: Any, dims: Any, args: tuple[Any, ...]) -> Any:
     """vmap where each has a weight of its own, or gets a gradient of its own for a shared one."""
+    size = info.batch_size
     results = [
-        function(*(a if d is None else a.select(d, i) for a, d in zip(args, dims, strict=True)))
-        for i in range(info.batch_size)
+        function(*(dense.entry(a, d, i) for a, d in zip(args, dims, strict=True))) for i in range(size or 1)
     ]
     if isinstance(results[0], Tensor):
-        return torch.stack(results), 0
-    return tuple(torch.stack(each) for each in zip(*results, strict=True)), (0,) * len(results[0])
+        return torch.stack(results)[:size], 0
+    return tuple(torch.stack(each)[:size] for each in zip(*results, strict=True)), (0,) * len(results[0])
 
 
 @linear_gradients_op.register_vmap
@@ -434,7 +442,7 @@ def gradients(
     tensors: Tensors, options: Options, workspace: int | None, shift: int, target: str, scale: Tensor
 ) -> tuple[Tensor, ...]:
     """Return the loss of each row, and the gradients of scale·Σ losses with respect to hidden, weight and bias."""
-    compute: Any = linear_gradients_kernel if dense.direct(tensors[0]) else linear_gradients_op
+    compute: Any = linear_gradients_kernel if dense.direct(*tensors) else linear_gradients_op
     needs = True, True, tensors[2] is not None, False
     return compute(scale, None, *tensors, *flat(options, workspace, shift, target), *needs)[:4]
 
