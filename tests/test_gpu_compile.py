@@ -28,6 +28,7 @@ def launch(name, call):
         text = k.asm.get("ptx") or k.asm["amdgcn"]
         print(json.dumps({
             "case": name, "kernel": k.name, "registers": k.registers, "spilled": k.spilled, "warps": k.warps,
+            "remainders": text.count("rem.s64") + text.count("rem.u64"),
             "wide_loads": text.count(".v4.b32") + text.count(".v2.b64") + text.count("_load_dwordx4"),
         }))
 """
@@ -119,6 +120,20 @@ def test_kernels_compile_for_amd(group, tmp_path):
     found = compile_group(group, "gfx942", tmp_path)
     assert len(found) >= 5
     assert any(kernel["wide_loads"] > 0 for kernel in found)
+
+
+BINARY = """
+from kosa.gpu import binary
+
+x, weight = torch.zeros(40, 50), torch.zeros(50)
+for name, plus in (("each its own", x), ("broadcast", weight.expand(40, 50))):
+    launch(name, lambda: binary.run(x, x, plus, x, Options("logits"), losses=x.double().view(-1), out=x))
+"""
+
+
+def test_only_weights_that_are_broadcast_take_remainders(tmp_path):
+    own, broadcast = compile_calls(BINARY, "sm_90", tmp_path)
+    assert own["remainders"] == 0 < broadcast["remainders"]
 
 
 def test_sizes_of_one_compile(tmp_path):

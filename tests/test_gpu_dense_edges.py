@@ -385,3 +385,12 @@ def test_elements_beyond_2_to_the_31(device, axis):
     loss, grad = run(device, targets, "logits", z, axis=axis, out=z)
     np.testing.assert_allclose(loss, want[0], rtol=1e-6)
     np.testing.assert_allclose(grad, want[1], rtol=2.0**-10, atol=2.0**-12)
+
+
+def test_a_class_of_weight_0_counts_for_nothing_in_a_row_of_infinite_weight(device):
+    z, class_weight = np.array([[0.0, -5.0, 1.0]] * 2, np.float32), np.array([0.0, 1.0, 1.0])
+    loss, grad = run(
+        device, np.array([0, 1]), "logits", z, class_weight=class_weight, sample_weight=np.array([INF, 1.0])
+    )
+    assert loss[0] == 0 < loss[1]
+    assert grad[0].tolist() == [0, 0, 0]

@@ -13,6 +13,7 @@ from torch_oracle import compare, draw_targets, formula, keywords
 import kosa
 import kosa.torch
 from kosa.gpu.scaling import scale
+from kosa.gpu.strides import plain
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_thread", "gpu_engine")]
 NAN = float("nan")
@@ -125,6 +126,30 @@ def test_a_gradient_is_multiplied_by_what_comes_from_upstream_and_left_alone_by_
     assert torch.equal(x, before)
     wide = torch.promote_types(dtype, torch.float32)
     assert torch.equal(scale(x, 0.3 * one), (before.to(wide) * (0.3 * one).to(wide)).to(dtype))
+
+
+def test_a_gradient_that_a_hook_laid_out_anew_is_multiplied_where_it_lies(device):
+    x = drawn(6, 5, device=device).t()
+    before = x.clone()
+    assert torch.equal(scale(x, torch.tensor(0.3, dtype=torch.float64, device=device)), 0.3 * before)
+    assert x.stride() == (1, 5)
+
+
+def test_signs_and_zeros_that_autograd_only_remembers_reach_the_kernels(device):
+    number = torch.tensor(-2.5, dtype=torch.float64, device=device)
+    upstream = torch.complex(torch.zeros_like(number), number).conj().imag
+    assert upstream.is_neg()
+    z, t = drawn(4, 7, device=device).requires_grad_(), torch.arange(4, device=device)
+    w = drawn(9, 7, seed=1, device=device)
+    (want,) = torch.autograd.grad(2.5 * F.cross_entropy(z, t), z)
+    torch.testing.assert_close(torch.autograd.grad(kosa.torch.cross_entropy(z, t), z, upstream)[0], want)
+    (want,) = torch.autograd.grad(2.5 * F.cross_entropy(z @ w.t(), t), z)
+    torch.testing.assert_close(
+        torch.autograd.grad(kosa.torch.linear_cross_entropy(z, w, t), z, upstream)[0], want
+    )
+    zeros = torch._efficientzerotensor((3,), dtype=torch.float64, device=device)
+    assert plain(zeros).data_ptr() != 0
+    assert plain(zeros).tolist() == [0, 0, 0]
 
 
 def test_an_index_out_of_range_is_nan_in_its_row_and_an_error_if_asked(device):

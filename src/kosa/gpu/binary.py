@@ -35,8 +35,8 @@ def run(
     t = targets.view(torch.uint8) if boolean else targets
     if t.dtype == torch.uint64:
         t = as_index(t, options.ignore_index)
-    plus, plus_period = _periodic(pos_weight)
-    weight, weight_period = _periodic(row_weight)
+    plus, plus_period = _periodic(pos_weight, size)
+    weight, weight_period = _periodic(row_weight, size)
     written = out
     if out is not None and not out.is_contiguous():
         written = torch.empty(out.shape, dtype=out.dtype, device=out.device)
@@ -54,10 +54,12 @@ def run(
         out.copy_(written)
 
 
-def _periodic(weight: Tensor | None) -> tuple[Tensor | None, int]:
-    """A weight's own entries and how many there are: the axes that were expanded in front are not written out."""
+def _periodic(weight: Tensor | None, size: int) -> tuple[Tensor | None, int | None]:
+    """A weight's own entries and how many there are, None for one an element: the axes that were expanded in front are
+    not written out.
+    """
     if weight is None:
-        return None, 1
+        return None, None
     while weight.dim() and (weight.stride(0) == 0 or weight.shape[0] == 1):
         weight = weight[0]
-    return weight.contiguous(), weight.numel()
+    return weight.contiguous(), weight.numel() if weight.numel() < size else None

@@ -22,9 +22,18 @@ def product(factor, x):
 
 
 @triton.jit
+def entry(n, period):
+    """n % period, or n: a remainder of 64 bits takes as long as all else in an element does."""
+    if period is None:
+        return n
+    else:
+        return n % period
+
+
+@triton.jit
 def binary_elements(
     x, targets,  # (N,) any float format; (N,) any float format or integers
-    pos_weight, row_weight,  # any float format, or None; element n has entry n % period
+    pos_weight, row_weight,  # any float format, or None; element n has entry n % period; None: entry n
     scale_at,  # float64, one number that `scale` is multiplied by, or None
     losses, out,  # (N,) float64 or None; (N,) or None: the gradient of scale·Σ losses
     size, ignore, pos_period, row_period,
@@ -46,10 +55,10 @@ def binary_elements(
         t = widen(given, tl.float64) * t_scale + t_shift
     plus, minus = t, 1.0 - t
     if pos_weight is not None:
-        plus *= widen(tl.load(pos_weight + n % pos_period, mask=here, other=0.0), tl.float64)
+        plus *= widen(tl.load(pos_weight + entry(n, pos_period), mask=here, other=0.0), tl.float64)
     weight = tl.full([BLOCK], 1.0, tl.float64)
     if row_weight is not None:
-        weight = widen(tl.load(row_weight + n % row_period, mask=here, other=0.0), tl.float64)
+        weight = widen(tl.load(row_weight + entry(n, row_period), mask=here, other=0.0), tl.float64)
         counts = counts & (weight != 0.0)
 
     if LOGITS:

@@ -128,7 +128,7 @@ def what_rows_are(
             hit *= of_class
             t_hit *= of_class
         if not DENSE:
-            counts = counts & ((hit != 0.0) | (weight * 0.0 + z_loss.to(E) != 0.0))
+            counts = counts & ((hit != 0.0) | (tl.full(n.shape, z_loss, tl.float64) != 0.0))
         if not SMOOTHED:
             t_hit *= 0.0
         here = (counts & is_class)[:, None]

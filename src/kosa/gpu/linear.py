@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kosa.gpu import dense, evaluation, statistics
+from kosa.gpu.strides import plain
 from kosa.loss import Options
 
 WORKSPACE = 1 << 30
@@ -93,7 +94,7 @@ def gradients(
     """
     scale: Any = 1.0
     if upstream.dim() == 0:
-        scale = upstream.detach().to(torch.float64)
+        scale = plain(upstream).to(torch.float64)
     else:
         if row_weight is not None:  # 0·inf is NaN
             upstream = torch.where(row_weight == 0, 0.0, upstream * row_weight)
@@ -211,10 +212,10 @@ def _work(
     row_weight: Tensor | None, lse_weight: Tensor | None, options: Options, workspace: int | None, shift: int,
 ) -> Work:  # fmt: skip
     shape, classes = hidden.shape[:-1], weight.shape[0]
-    h = _matrix(_plain(hidden).reshape(shape.numel(), hidden.shape[-1]))
+    h = _matrix(plain(hidden).reshape(shape.numel(), hidden.shape[-1]))
     rows, length = len(h), shape[-1] if shape else 1
     counted = rows - shift if shift < length else 0
-    t = _plain(targets)
+    t = plain(targets)
     row_weight = _vector(row_weight)
     targetless = None
     if targets.is_floating_point():
@@ -233,20 +234,15 @@ def _work(
             wide = ahead
         t = wide.reshape(-1).contiguous()
     return Work(
-        h, _matrix(_plain(weight)), _vector(bias), t, _vector(class_weight), row_weight, _vector(lse_weight),
+        h, _matrix(plain(weight)), _vector(bias), t, _vector(class_weight), row_weight, _vector(lse_weight),
         replace(options, axis=1), shift if targets.is_floating_point() else 0, counted, targetless,
         WORKSPACE if workspace is None else workspace,
     )  # fmt: skip
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    """The numbers as they lie in memory, without a sign that PyTorch only remembers."""
-    return tensor.detach().resolve_neg()
-
-
 def _vector(tensor: Tensor | None) -> Tensor | None:
     """One number behind the other."""
-    return None if tensor is None else _plain(tensor).reshape(-1).contiguous()
+    return None if tensor is None else plain(tensor).reshape(-1).contiguous()
 
 
 def _matrix(x: Tensor) -> Tensor:

@@ -12,7 +12,9 @@ _TILES = 64  # of a program: so that programs that find a 1 and return are few
 
 
 def scale(gradient: Tensor, factor: Tensor) -> Tensor:
-    """Multiply a contiguous gradient in place by a tensor of one number, for which the host does not wait."""
+    """Multiply a gradient in place by a tensor of one number, for which the host does not wait."""
+    if not gradient.is_contiguous():  # hooks of saved tensors may have laid it out anew
+        return gradient.mul_(factor)
     size = gradient.numel()
     if size:
         wide = tl.float64 if gradient.element_size() == 8 else tl.float32

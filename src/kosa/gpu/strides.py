@@ -7,6 +7,12 @@ from typing import NamedTuple
 from torch import Tensor
 
 
+def plain(tensor: Tensor) -> Tensor:
+    """The numbers as kernels find them in memory: signs and zeros PyTorch may only remember."""
+    tensor = tensor.detach().resolve_neg()
+    return tensor.clone() if tensor._is_zerotensor() else tensor
+
+
 class Steps(NamedTuple):
     """Where row n = o·inner + i and class k of a tensor lie: at o·outer + i·inside + k·step, in elements."""
 

@@ -5,10 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kosa.gpu import binary, dense, linear, scaling, statistics
+from kosa.gpu import binary, dense, linear, scaling, statistics, strides
 from kosa.loss import Options
 
-scaled = scaling.scale
+
+def scaled(gradient: Tensor, upstream: Tensor) -> Tensor:
+    """As `host.scaled`."""
+    return scaling.scale(gradient, strides.plain(upstream))
 
 
 def run(
@@ -26,7 +29,7 @@ def run(
 ) -> None:
     """As `host.run`; a row whose class index is out of range is NaN."""
     x, t, weights = plain(predictions), plain(targets), (plain(class_weight), plain(row_weight))
-    dense.run(x, t, *weights, options, scale=scale, losses=losses, out=out)
+    dense.run(x, t, *weights, options, scale=plain(scale), losses=losses, out=out)
 
 
 def target_slopes(
@@ -56,7 +59,8 @@ def binary_losses(
 ) -> None:
     """As `host.binary_losses`; an element whose target is no target is NaN."""
     weights = plain(pos_weight), plain(weight)
-    binary.run(plain(predictions), plain(targets), *weights, options, scale=scale, losses=losses, out=out)
+    tensors = plain(predictions), plain(targets), *weights
+    binary.run(*tensors, options, scale=plain(scale), losses=losses, out=out)
 
 
 def row_statistics(
@@ -128,6 +132,6 @@ def span(tensor: Tensor) -> tuple[int, int]:
     return start, start + (last + 1) * tensor.element_size()
 
 
-def plain(tensor: Any) -> Any:
-    """The numbers as they lie in memory, without a sign that PyTorch only remembers."""
-    return None if tensor is None else tensor.detach().resolve_neg()
+def plain(value: Any) -> Any:
+    """A tensor's numbers as kernels find them in memory; what is no tensor as it is."""
+    return strides.plain(value) if isinstance(value, Tensor) else value
