@@ -100,6 +100,63 @@ def test_a_traced_loss_computes_with_what_it_is_given(reduction):
     assert torch.equal(traced(other), kosa.torch.cross_entropy(other, y, reduction=reduction))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_what_a_trace_would_not_record_is_an_error():
+    z, y = logits((3, 4)), indices((3,), 4)
+    for call in (
+        lambda z: kosa.cross_entropy_with_grad(y, logits=z).grad,
+        lambda z: kosa.binary_cross_entropy_with_grad(z.sigmoid(), logits=z).grad,
+        lambda z: kosa.row_statistics(y, logits=z).lse,
+    ):
+        with pytest.raises(RuntimeError, match=r"torch.jit.trace .* does not see"):
+            torch.jit.trace(call, (z,), check_trace=False)
+
+
+def test_a_batch_of_no_class_weights_has_no_losses():
+    z, y, none = logits((3, 4)), indices((3,), 4), torch.ones(0, 4).double()
+    assert torch.vmap(lambda w: kosa.torch.cross_entropy(z, y, w))(none).shape == (0,)
+    slope = torch.func.grad(lambda z, w: kosa.torch.cross_entropy(z, y, w))
+    assert torch.vmap(slope, (None, 0))(z, none).shape == (0, 3, 4)
+
+
+def test_an_ignored_index_may_be_a_tensor():
+    z, y, one = logits((3, 4)), torch.tensor([0, 1, 2]), torch.tensor(1)
+    want = kosa.torch.cross_entropy(z, y, ignore_index=1)
+    assert kosa.torch.cross_entropy(z, y, ignore_index=one) == want
+    assert kosa.cross_entropy_with_grad(y, logits=z, ignore_index=one).loss == want
+    assert kosa.row_statistics(y, logits=z, ignore_index=one).loss[1] == 0
+    ones = torch.ones(3, 4, dtype=torch.long)
+    assert kosa.binary_cross_entropy_with_grad(ones, logits=z, ignore_index=one).loss.isnan()
+    with pytest.raises(TypeError, match="only integer tensors"):
+        kosa.torch.cross_entropy(z, y, ignore_index=torch.tensor(1.5))
+
+
+def test_class_weights_that_want_a_gradient_are_taken_where_none_is_computed():
+    z, y, weight = logits((3, 4)), indices((3,), 4), torch.rand(4).double().requires_grad_()
+    with torch.no_grad():
+        assert kosa.torch.cross_entropy(z, y, weight) == kosa.torch.cross_entropy(z, y, weight.detach())
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("layout", [torch.jagged, torch.strided])
+def test_nested_tensors_are_told_how_to_become_dense(layout):
+    nested = torch.nested.nested_tensor([torch.zeros(2, 3), torch.zeros(1, 3)], layout=layout)
+    with pytest.raises(
+        TypeError, match=r"`input` must be a dense tensor, but is nested: .*to_padded_tensor\(0.0\)"
+    ):
+        kosa.torch.cross_entropy(nested, torch.zeros(2, dtype=torch.long))
+
+
+def test_modules_name_the_keywords_that_differ_from_their_defaults():
+    assert repr(kosa.torch.CrossEntropyLoss()) == "CrossEntropyLoss()"
+    assert (
+        repr(kosa.torch.CrossEntropyLoss(softcap=3.0, check=True))
+        == "CrossEntropyLoss(softcap=3.0, check=True)"
+    )
+    assert "z_loss=0.1, shift=1" in repr(kosa.torch.LinearCrossEntropyLoss(2, 4, z_loss=0.1, shift=1))
+
+
 def test_threads_that_share_a_graph_do_not_share_its_gradient(monkeypatch):
     z, y = logits((3, 70), torch.float32).requires_grad_(), indices((3,), 70)
     m = z * 1

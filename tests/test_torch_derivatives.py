@@ -208,3 +208,16 @@ def test_a_distribution_with_zeros_has_third_derivatives_with_probabilities():
     t, y = torch.tensor([[0.0, 1.0]]).double(), torch.tensor([[0.2, 0.8]]).double()
     got = torch.func.jacrev(lambda t: torch.func.jacrev(slope(t))(y))(t)
     assert got[0, 0, 0, 0, 0, 0] == pytest.approx(1 / 0.2**2)
+
+
+def test_upstream_gradients_that_are_only_remembered_to_be_zeros_are_zeros():
+    (z,), y = leaves(Z), Y
+    nothing = torch._efficientzerotensor((3,), dtype=torch.float64)
+    losses = kosa.torch.cross_entropy(z, y, reduction="none")
+    assert not torch.autograd.grad(losses, z, nothing)[0].any()
+    weighted = kosa.torch.cross_entropy(z, y, sample_weight=torch.rand(3), reduction="none")
+    assert not torch.autograd.grad(weighted, z, nothing)[0].any()
+    even = torch.full((1, 2), 0.5, dtype=torch.float64)
+    curvature = torch.func.jacrev(torch.func.jacfwd(lambda z: kosa.torch.cross_entropy(z, even)))
+    half = torch.tensor([[0.25, -0.25], [-0.25, 0.25]]).double()
+    torch.testing.assert_close(curvature(torch.zeros(1, 2).double()).squeeze(), half)

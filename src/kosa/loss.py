@@ -4,6 +4,7 @@ No values are looked at here, and no framework is known: a dtype is something to
 """
 
 import math
+import operator
 from dataclasses import dataclass
 from typing import Any, Literal, SupportsIndex
 
@@ -33,9 +34,12 @@ class Options:
                 continue  # torch.compile's symbols for numbers have no attributes that could be looked for
             if not hasattr(value, "__float__"):
                 raise TypeError(f"`{name}` must be a number, but is {value!r}")
-        if not isinstance(self.ignore_index, int) and not hasattr(self.ignore_index, "__index__"):
-            raise TypeError(f"`ignore_index` must be an integer, but is {self.ignore_index!r}")
-        if not -(2**63) <= int(self.ignore_index) < 2**63:
+        index: Any = self.ignore_index
+        if not isinstance(index, int):
+            if not hasattr(index, "__index__"):
+                raise TypeError(f"`ignore_index` must be an integer, but is {index!r}")
+            object.__setattr__(self, "ignore_index", operator.index(index))
+        if not -(2**63) <= self.ignore_index < 2**63:
             raise ValueError(f"`ignore_index` must fit 64 bits, but is {self.ignore_index}")
         if not 0.0 <= self.label_smoothing <= 1.0:
             raise ValueError(f"`label_smoothing` must be in [0, 1], but is {self.label_smoothing!r}")

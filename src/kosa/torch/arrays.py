@@ -117,11 +117,11 @@ def tensor_like(value: Any, name: str, like: Tensor) -> Tensor:
 
 
 def _dense(value: Tensor, name: str) -> Tensor:
-    if value.layout != torch.strided or value.is_nested:
-        remedy = "to_padded_tensor(0.0)" if value.is_nested else "to_dense()"
+    if value.is_nested:
+        raise TypeError(f"`{name}` must be a dense tensor, but is nested: `{name}.to_padded_tensor(0.0)`")
+    if value.layout != torch.strided:
         raise TypeError(
-            f"`{name}` must be a dense tensor, but has layout {value.layout}{' (nested)' * value.is_nested}: "
-            f"`{name}.{remedy}`"
+            f"`{name}` must be a dense tensor, but has layout {value.layout}: `{name}.to_dense()`"
         )
     return value
 

@@ -152,7 +152,7 @@ def direct(*tensors: Tensor | None) -> bool:
     given = [x for x in tensors if x is not None]
     return (
         not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        and not torch._C._is_tracing()
         and all(type(x) in (Tensor, torch.nn.Parameter) and not x.is_meta for x in given)
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._are_functorch_transforms_active()
@@ -212,6 +212,13 @@ def front(x: Any, dim: int | None, size: int) -> Any:
     return x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
 
 
+def entry(x: Any, dim: int | None, i: int) -> Any:
+    """The i-th of vmap's batch; of an empty one zeros, which have the shape."""
+    if dim is None:
+        return x
+    return x.select(dim, i) if x.shape[dim] else x.new_zeros((*x.shape[:dim], *x.shape[dim + 1 :]))
+
+
 def over_rows(
     function: Any, tensors: int, info: Any, dims: tuple[int | None, ...], args: tuple[Any, ...]
 ) -> tuple[Any, int]:
@@ -219,10 +226,9 @@ def over_rows(
     size, per_class = info.batch_size, tensors - 2
     if dims[per_class] is not None:  # weights of classes of its own for each: one after the other
         one_by_one = [
-            function(*(a if d is None else a.select(d, i) for a, d in zip(args, dims, strict=True)))
-            for i in range(size)
+            function(*(entry(a, d, i) for a, d in zip(args, dims, strict=True))) for i in range(size or 1)
         ]
-        return torch.stack(one_by_one), 0
+        return torch.stack(one_by_one)[:size], 0
     given = [
         a if i == per_class else front(a, d, size)
         for i, (a, d) in enumerate(zip(args[:tensors], dims, strict=False))

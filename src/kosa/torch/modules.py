@@ -7,6 +7,17 @@ from torch import Tensor
 
 from kosa.torch.functional import cross_entropy, linear_cross_entropy
 
+_DEFAULTS = {
+    "softcap": None, "temperature": 1.0, "z_loss": 0.0, "denominator": None, "empty": "nan", "workspace": None,
+    "shift": 0, "check": False,
+}  # fmt: skip
+
+
+def _named(pytorchs: str, keywords: dict[str, Any]) -> str:
+    """The arguments as a module prints them: PyTorch's, and of the further ones those that are not left out."""
+    further = (f"{name}={value!r}" for name, value in keywords.items() if value != _DEFAULTS[name])
+    return ", ".join(filter(None, [pytorchs, *further]))
+
 
 class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
     """`torch.nn.CrossEntropyLoss`, with the keywords of `kosa.torch.cross_entropy`; the same state_dict.
@@ -29,6 +40,10 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
             "softcap": softcap, "temperature": temperature, "z_loss": z_loss, "denominator": denominator, "empty": empty,
             "check": check,
         }  # fmt: skip
+
+    def extra_repr(self) -> str:
+        """What is printed between the module's parentheses."""
+        return _named(super().extra_repr(), self.keywords)
 
     def forward(self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
         """Return the loss of logits against targets."""
@@ -65,6 +80,10 @@ class LinearCrossEntropyLoss(torch.nn.LinearCrossEntropyLoss):
             "softcap": softcap, "temperature": temperature, "z_loss": z_loss, "denominator": denominator,
             "empty": empty, "workspace": workspace, "shift": shift, "check": check,
         }  # fmt: skip
+
+    def extra_repr(self) -> str:
+        """What is printed between the module's parentheses."""
+        return _named(super().extra_repr(), self.keywords)
 
     def forward(self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None) -> Tensor:
         """Return the loss of hidden states against targets."""

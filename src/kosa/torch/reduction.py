@@ -26,7 +26,7 @@ def total_weight(
         return float(divisor)
     if targets.dtype.is_floating_point:
         return float(math.prod(rows)) if row_weight is None else row_weight.sum(dtype=torch.float64)
-    counts = plain.counts(targets, int(options.ignore_index))
+    counts = plain.counts(targets, options.ignore_index)
     if class_weight is None and row_weight is None:
         count = counts.sum()
         return float(count) if count.is_cpu and dense.direct(targets) else count.to(torch.float64)
@@ -71,7 +71,7 @@ def scale_of(total: Tensor | float, options: Options, device: torch.device) -> t
         return torch.full((), 1.0 / total, dtype=torch.float64, device=device), None
     divisor = torch.as_tensor(total, dtype=torch.float64, device=device)
     nothing = divisor == 0
-    return torch.where(nothing, 0.0, 1.0 / torch.where(nothing, 1.0, divisor)), nothing
+    return torch.where(nothing, 0.0, torch.where(nothing, 1.0, divisor).reciprocal()), nothing
 
 
 def mean(loss: Tensor, nothing: Tensor, options: Options) -> Tensor:

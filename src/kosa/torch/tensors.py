@@ -59,10 +59,20 @@ def dense(
     return _dense_with_grad(x, t, of_classes, of_rows, on_axis, out)
 
 
+def _seen() -> None:
+    """Raise where a trace would record memory without what kernels write there."""
+    if torch._C._is_tracing():
+        raise RuntimeError(
+            "torch.jit.trace records operators, and does not see the kernels of this function: trace a loss without its "
+            "gradient, or use torch.compile"
+        )
+
+
 @torch.compiler.disable  # of kernels, into which it would look: they are no graph of tensors
 def _dense_with_grad(
     x: Tensor, t: Tensor, of_classes: Tensor | None, of_rows: Tensor | None, options: Options, out: Any
 ) -> tuple[Tensor, Tensor]:
+    _seen()
     grad = _written(out, x, options.kind, targets=t, class_weight=of_classes, sample_weight=of_rows)
     rows = _dense.rows_of(x, options.axis)
     total: Tensor | float = 1.0
@@ -114,6 +124,7 @@ def row_statistics(
     targets: Any, predictions: Any, class_weight: Any, sample_weight: Any, options: Options
 ) -> Any:
     """`kosa.row_statistics`, of tensors; without gradients."""
+    _seen()
     if targets is None:
         x = arrays.floating(predictions, options.kind)
         axis = _loss.class_axis(options.axis, tuple(x.shape), options.kind)
@@ -213,6 +224,7 @@ def _binary_with_grad(
     total: Tensor | float,
     out: Any,
 ) -> tuple[Tensor, Tensor]:
+    _seen()
     grad = _written(out, x, options.kind, targets=t)
     losses = x.new_empty(x.shape, dtype=torch.float64)
     run = partial(engines.of(x).binary_losses, x, t, plus, weight, options)
