@@ -198,5 +198,15 @@ def test_tf32_is_taken_only_where_pytorch_is_told_so():
         assert evaluation.precision(nvidia, torch.float32) == "tf32"
         assert evaluation.precision(nvidia, torch.bfloat16) == "ieee"
         assert evaluation.precision(nvidia._replace(name="hip"), torch.float32) == "ieee"
+        assert evaluation.precision(nvidia._replace(shared=64 << 10), torch.float32) == "ieee"
     finally:
         settings_of.fp32_precision = before
+
+
+@pytest.mark.parametrize(
+    ("shared", "taken"), [(64 << 10, {torch.float32}), (100 << 10, set(DTYPES) - {torch.float64})]
+)
+def test_logits_are_written_where_triton_has_no_matrix_units_for_them(monkeypatch, shared, taken):
+    monkeypatch.setattr(evaluation, "card", lambda device: evaluation.Card("cuda", 40, 4 << 20, shared))
+    x = {dtype: torch.zeros(4, 8, dtype=dtype) for dtype in DTYPES}
+    assert {dtype for dtype in DTYPES if evaluation.evaluates(x[dtype], x[dtype])} == taken

@@ -35,6 +35,11 @@ class Card(NamedTuple):
     l2: int  # bytes
     shared: int  # bytes of a processor, of which a program may have nearly all
 
+    @property
+    def before_ampere(self) -> bool:
+        """Whether Triton does not know this card's matrix units: cards that it knows share 100 KiB or more."""
+        return self.name == "cuda" and self.shared < 100 << 10
+
 
 class Grid(NamedTuple):
     """`blocks` of rows go through `splits` of the classes, `group` blocks at a time."""
@@ -58,8 +63,10 @@ def card(device: torch.device) -> Card:
 
 
 def precision(at: Card, dtype: torch.dtype) -> str:
-    """How a product of this dtype is taken: exactly, unless PyTorch was told that TF32 will do (AMD: never)."""
-    allowed = at.name != "hip" and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    """How a product of this dtype is taken: exactly, unless PyTorch was told that TF32 will do (where it is)."""
+    allowed = (
+        not (at.name == "hip" or at.before_ampere) and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    )
     return "tf32" if allowed and dtype == torch.float32 else "ieee"
 
 
@@ -71,8 +78,6 @@ def tiles(at: Card, itemsize: int, how: str) -> Tiles:
         return Tiles(128, 256, 128 // itemsize, 8, 2)
     if itemsize == 4 and how == "ieee":
         return Tiles(128, 128, 16, 8, 2)
-    if at.shared < 96 << 10:
-        return Tiles(128, 128, 64 // itemsize, 8, 2)
     return Tiles(128, 256, 128 // itemsize, 8, 3)
 
 
@@ -96,10 +101,12 @@ def grid(
 
 
 def evaluates(hidden: Tensor, weight: Tensor) -> bool:
-    """Whether `run` takes these tensors: float64 has no product on the chip worth the name, and needs no other layout."""
-    return (
-        weight.dtype != torch.float64 and hidden.stride(-1) == weight.stride(-1) == 1 and hidden.shape[1] > 0
-    )
+    """Whether `run` takes these tensors: in the one layout that `project` reads, and of formats that have a product on
+    the chip worth the name, which float64 has not, nor 16 bits before Ampere.
+    """
+    multiplied = weight.itemsize < 4 and not card(weight.device).before_ampere
+    fits = hidden.stride(-1) == weight.stride(-1) == 1 and hidden.shape[1] > 0
+    return (multiplied or weight.dtype == torch.float32) and fits
 
 
 def run(
