@@ -101,6 +101,14 @@ def test_what_the_worst_rows_carry_where_losses_are_beyond_the_grid() -> None:
     assert carried_by_worst(result, 0.005) == pytest.approx(1e8 / (1e8 + 199e4), rel=0.01)
 
 
+def test_what_the_worst_of_many_huge_losses_carry_is_not_guessed() -> None:
+    losses = np.concatenate([np.ones(150), 10.0 ** np.linspace(5, 9, 150)])
+    result = kosa.score(-losses, token_log_probs=True)
+    assert math.isnan(carried_by_worst(result, 0.01))
+    assert carried_by_worst(result, 0.5) == pytest.approx(1.0, rel=1e-6)
+    assert "The worst hundredth" not in result.to_html()
+
+
 def test_a_loss_that_no_temperature_changes() -> None:
     found = kosa.score(LABELS, logits=np.full((40, 3), 0.7), temperature=True).temperature
     assert found is not None

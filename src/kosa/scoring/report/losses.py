@@ -97,10 +97,14 @@ def median(score: Figures) -> float:
 
 
 def carried_by_worst(score: Figures, share: float) -> float:
-    """About how much of Σ w·loss the worst share of the weight carries; NaN where a loss is infinite."""
+    """About how much of Σ w·loss the worst share of the weight carries; NaN where a loss is infinite, or where the share
+    ends within the bin that has no end: of its losses nothing but their sum is known.
+    """
     if any(entry.weight > 0 and not entry.low < math.inf for entry in score.histogram):
         return math.nan
     total = math.fsum(entry.weight for entry in score.histogram)
+    if any(entry.weight > share * total and not entry.high < math.inf for entry in score.histogram):
+        return math.nan
     losses = _carried(score)
     whole = math.fsum(losses)
     left, carried = share * total, 0.0
