@@ -152,6 +152,28 @@ def test_signs_and_zeros_that_autograd_only_remembers_reach_the_kernels(device):
     assert plain(zeros).tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64], ids=str)
+def test_unsigned_targets_meet_no_operation_that_cuda_lacks(device, dtype, monkeypatch):
+    where = torch.where
+
+    def of_cuda(*args, **kwargs):
+        assert all(
+            x.dtype not in (torch.uint16, torch.uint32, torch.uint64) for x in args if hasattr(x, "dtype")
+        )
+        return where(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "where", of_cuda)
+    z, t = drawn(4, 7, device=device).requires_grad_(), torch.tensor([0, 6, 255, 3], device=device)
+    weight = torch.rand(7, dtype=torch.float64, device=device)
+    results = []
+    for targets in (t, t.to(dtype)):
+        loss = kosa.torch.cross_entropy(z, targets, weight, ignore_index=255)
+        (slope,) = torch.autograd.grad(loss, z, create_graph=True)
+        results += [loss.detach(), *torch.autograd.grad((slope * slope).sum(), z)]
+    assert torch.equal(results[0], results[2])
+    assert torch.equal(results[1], results[3])
+
+
 def test_an_index_out_of_range_is_nan_in_its_row_and_an_error_if_asked(device):
     z = drawn(3, 5, device=device)
     t = torch.tensor([1, 7, 2], device=device)

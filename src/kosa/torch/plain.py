@@ -53,7 +53,7 @@ def parts(tensors: Tensors, options: Options) -> Parts:
     else:
         counted = counts(targets, options.ignore_index)
         live = live & counted
-        index = torch.where(counted, targets, 0).long().unsqueeze(axis)
+        index = torch.where(counted, targets.long(), 0).unsqueeze(axis)
         t = torch.zeros_like(z).scatter(axis, index, 1.0)
     weight = torch.where(live, weight, 0.0)
     factor = torch.full((), 1.0 - options.label_smoothing, dtype=wide, device=z.device)

@@ -32,7 +32,7 @@ def total_weight(
         return float(count) if count.is_cpu and dense.direct(targets) else count.to(torch.float64)
     weight = torch.ones(targets.shape, dtype=torch.float64, device=targets.device)
     if class_weight is not None:
-        inside = torch.where(counts, targets, 0).long().clamp(0, len(class_weight) - 1)
+        inside = torch.where(counts, targets.long(), 0).clamp(0, len(class_weight) - 1)
         weight = class_weight.to(torch.float64)[inside]
     if row_weight is not None:
         weight = weight * row_weight
