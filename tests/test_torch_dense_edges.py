@@ -1,6 +1,7 @@
 """`kosa.torch.cross_entropy` where PyTorch does unusual things: default devices, wrapped tensors, tracing, threads."""
 
 import threading
+import weakref
 
 import pytest
 import torch
@@ -179,3 +180,37 @@ def test_threads_that_share_a_graph_do_not_share_its_gradient(monkeypatch):
     assert {factor for factor, _ in found} == {2.0, 4.0}
     for factor, got in found:
         torch.testing.assert_close(got, factor * want, rtol=2.0**-22, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_trace_of_a_loss_with_gradients_is_not_checked(reduction):
+    """Named in docs/differences.md: PyTorch's check finds that two traces hold two objects of Python's."""
+    z, other, y = logits((3, 4)).requires_grad_(), logits((3, 4), seed=5).requires_grad_(), indices((3,), 4)
+
+    def loss(z):
+        return kosa.torch.cross_entropy(z, y, reduction=reduction)
+
+    with pytest.raises(torch.jit.TracingCheckError, match="Graphs differed across invocations"):
+        torch.jit.trace(loss, (z,))
+    traced = torch.jit.trace(loss, (z,), check_trace=False)
+    got, want = (torch.autograd.grad(f(other).sum(), other)[0] for f in (traced, loss))
+    assert torch.equal(got, want)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning")
+def test_modules_cannot_be_scripted():
+    with pytest.raises(torch.jit.frontend.NotSupportedError, match="keyword-only"):
+        torch.jit.script(kosa.torch.CrossEntropyLoss())
+
+
+def test_the_storage_of_a_large_gradient_is_freed_with_it_and_not_resized():
+    z = logits((2, 1 << 19), torch.float32).requires_grad_()
+    kosa.torch.cross_entropy(z, torch.tensor([0, 7])).backward()
+    with pytest.raises(RuntimeError, match="not resizable"):
+        z.grad.untyped_storage().resize_(0)
+    kept = weakref.ref(z.grad)
+    z.grad = None
+    assert kept() is None

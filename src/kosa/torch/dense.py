@@ -8,6 +8,7 @@ For a loss that is reduced, the gradient of the predictions is made with it, at 
 it away. Whatever else is asked for (a second backward, a further derivative) is computed anew.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -270,7 +271,7 @@ class _Reduced(torch.autograd.Function):
 
 def harmless(upstream: Tensor) -> bool:
     """Whether 0·upstream is 0. Looked at on a CPU only, where nothing has to be waited for."""
-    return not upstream.is_cpu or bool(upstream.isfinite())
+    return not upstream.is_cpu or math.isfinite(float(upstream))
 
 
 def scaled(gradient: Tensor, upstream: Tensor) -> Tensor:
