@@ -237,6 +237,16 @@ def test_torch_func_grad_under_the_compiler_is_right_or_an_error(name):
         torch.testing.assert_close(got, slope(x))
 
 
+@pytest.mark.parametrize("name", FORWARD)
+def test_a_second_derivative_inside_a_compiled_function_is_right_or_an_error(name):
+    function, x = FORWARD[name]
+    twice = torch.func.jacrev(torch.func.jacrev(lambda x: function(x).sum()))
+    with pytest.raises(RuntimeError, match=r"Observed exception|differentiable once"):
+        torch.compile(twice, fullgraph=True, backend=FAST)(x)
+    if name != "statistics":  # the compiler leaves such a function to eager mode
+        torch.testing.assert_close(torch.compile(twice, backend=FAST)(x), twice(x))
+
+
 @pytest.mark.parametrize("operator", ["row_losses", "linear_gradients"])
 def test_operators_trace_with_sizes_left_open(operator):
     if operator == "row_losses":

@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import TransformType
 from torch._functorch import eager_transforms
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd import forward_ad
 
 from kosa.dispatch import options_of
@@ -172,13 +174,29 @@ def wanted(*args: Any) -> bool:
     return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in args)
 
 
+@torch.compiler.assume_constant_result
+def _nested_gradients() -> int:
+    """How many of torch.func's gradients are taken here, one inside the other: known when the compiler traces."""
+    return sum(level.key() == TransformType.Grad for level in retrieve_all_functorch_interpreters())
+
+
+def check_traced() -> None:
+    """Refuse what torch.compile would answer with zeros: its graph of a gradient has no gradient."""
+    if forward_mode():
+        raise RuntimeError(
+            "torch.compile loses the tangents of kosa's functions: call torch.func.jvp outside of it"
+        )
+    if _nested_gradients() > 1:
+        raise RuntimeError(
+            "torch.compile loses the second derivatives of kosa's functions: call torch.func.grad, jacrev or hessian "
+            "outside of it"
+        )
+
+
 def applied(eager: Any, traced: Any, operator: Any, *args: Any) -> Any:
     """Apply a Function, if there is anything to differentiate; torch.compile traces only one that has no jvp."""
     if torch.compiler.is_compiling():
-        if forward_mode():
-            raise RuntimeError(
-                "torch.compile loses the tangents of kosa's functions: call torch.func.jvp outside of it"
-            )
+        check_traced()
         return traced.apply(*args) if wanted(*args) else operator(*args)
     if eager_transforms.JVP_NESTING > 1:
         raise RuntimeError(
@@ -476,6 +494,7 @@ def scaled_sum(tensors: Tensors, options: Options, target: str, scale: Tensor) -
     # In float16 a gradient made before its upstream scale (a GradScaler's) is known would be lost below 6e-8.
     if wanted(tensors[0]) and not forward_mode() and tensors[0].dtype != torch.float16:
         if torch.compiler.is_compiling():
+            check_traced()
             return _TracedReduced.apply(*tensors, scale, *flat(options, target))[0]
         if not torch._C._are_functorch_transforms_active():
             return _Reduced.apply(*tensors, scale, *flat(options, target))

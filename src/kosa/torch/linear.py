@@ -432,6 +432,7 @@ def scaled_sum(
     # In float16 a gradient made before its upstream scale (a GradScaler's) is known would be lost below 6e-8.
     if any(needs) and not dense.forward_mode() and tensors[0].dtype != torch.float16:
         if torch.compiler.is_compiling():
+            dense.check_traced()
             return _TracedReduced.apply(*tensors, scale, *rest, *needs)[0]
         if not torch._C._are_functorch_transforms_active():
             return _Reduced.apply(*tensors, scale, *rest)
