@@ -182,14 +182,10 @@ def _nested_gradients() -> int:
 
 def check_traced() -> None:
     """Refuse what torch.compile would answer with zeros: its graph of a gradient has no gradient."""
-    if forward_mode():
+    lost = "tangents" if forward_mode() else "second derivatives" if _nested_gradients() > 1 else None
+    if lost is not None:
         raise RuntimeError(
-            "torch.compile loses the tangents of kosa's functions: call torch.func.jvp outside of it"
-        )
-    if _nested_gradients() > 1:
-        raise RuntimeError(
-            "torch.compile loses the second derivatives of kosa's functions: call torch.func.grad, jacrev or hessian "
-            "outside of it"
+            f"torch.compile loses the {lost} of kosa's functions: call torch.func.jvp, jacrev or hessian outside of it"
         )
 
 
