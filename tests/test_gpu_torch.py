@@ -174,6 +174,15 @@ def test_unsigned_targets_meet_no_operation_that_cuda_lacks(device, dtype, monke
     assert torch.equal(results[1], results[3])
 
 
+@pytest.mark.parametrize("factor", [float("inf"), NAN])
+def test_rows_that_do_not_count_stay_0_under_any_upstream_gradient(device, factor):
+    z = drawn(3, 5, device=device).requires_grad_()
+    loss = kosa.torch.cross_entropy(z, torch.tensor([1, -100, 2], device=device))
+    (grad,) = torch.autograd.grad(loss, z, torch.tensor(factor, dtype=loss.dtype, device=device))
+    assert torch.equal(grad[1], torch.zeros_like(grad[1]))
+    assert not grad[[0, 2]].isfinite().any()
+
+
 def test_an_index_out_of_range_is_nan_in_its_row_and_an_error_if_asked(device):
     z = drawn(3, 5, device=device)
     t = torch.tensor([1, 7, 2], device=device)

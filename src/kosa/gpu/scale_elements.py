@@ -19,5 +19,7 @@ def scale_elements(
         first = tl.program_id(0).to(tl.int64) * BLOCK * TILES
         for i in range(TILES):
             at = first + i * BLOCK + tl.arange(0, BLOCK)
-            value = widen(tl.load(x + at, mask=at < n), W) * by
+            value = widen(tl.load(x + at, mask=at < n), W)
+            # A row that does not count stays 0 under an infinite factor.
+            value = tl.where(value == 0.0, value, value * by)
             tl.store(x + at, narrow(value, x.dtype.element_ty), mask=at < n)
