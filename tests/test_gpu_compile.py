@@ -143,3 +143,30 @@ def test_sizes_of_one_compile(tmp_path):
         "target slopes": "target_slopes_rows", "statistics": "row_statistics_rows", "binary": "binary_elements",
         "scale": "scale_elements", "unwritten": "finish",
     }  # fmt: skip
+
+
+LAYOUTS = """
+import re
+from kosa.gpu import dense, plan
+
+plan.processors = lambda device: 0
+
+def launch(shape, axis=1):
+    z, rows = torch.zeros(shape), torch.Size(n for d, n in enumerate(shape) if d != axis)
+    losses = torch.zeros(rows.numel(), dtype=torch.float64)
+    targets = torch.zeros(rows, dtype=torch.int64)
+    with compiled(sys.argv[1]) as kernels:
+        dense.run(z, targets, None, None, Options(axis=axis), losses=losses)
+    print(json.dumps(re.findall(r"^#blocked.*", kernels[0].asm["ttgir"], re.MULTILINE)))
+
+for shapes in (((64, 10), (1, 10), (10,)), ((64, 2049), (1, 2049)), ((4, 21, 49), (1, 21, 49))):
+    for shape in shapes:
+        launch(shape, 1 if len(shape) > 1 else 0)
+"""
+
+
+def test_which_thread_sums_which_classes_does_not_depend_on_how_many_rows_there_are(tmp_path):
+    few, one_of_few, vector, long, one_long, images, image = compile_calls(LAYOUTS, "sm_90", tmp_path)
+    assert few == one_of_few == vector
+    assert long == one_long
+    assert images == image

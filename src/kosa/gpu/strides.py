@@ -36,6 +36,10 @@ def _steps(tensors: Sequence[Tensor], axis: int) -> tuple[list[Steps], int] | No
     shape = tensors[0].shape
     if math.prod(shape) == 0:
         return [Steps(0, 0, tensor.stride(axis)) for tensor in tensors], 1
+    if math.prod(shape) == shape[axis]:
+        # A row alone is walked as the same row among others is: what the compiler knows of a step decides which thread
+        # sums which classes, and so a row's bits.
+        return [Steps(_of_one_row(tensor, axis), 0, tensor.stride(axis)) for tensor in tensors], 1
     sizes: list[int] = []
     strides: list[list[int]] = []
     for d in range(len(shape)):
@@ -50,8 +54,17 @@ def _steps(tensors: Sequence[Tensor], axis: int) -> tuple[list[Steps], int] | No
             strides.append(own)
     if len(sizes) > 2:
         return None
+    if len(sizes) == 1 and axis and math.prod(shape[:axis]) == 1:  # one image alone, as one among others
+        sizes, strides = [1, *sizes], [[tensor.stride(axis - 1) for tensor in tensors], *strides]
     outer = strides[0] if sizes else [0] * len(tensors)
     inside = strides[1] if len(sizes) == 2 else [0] * len(tensors)
     inner = sizes[1] if len(sizes) == 2 else 1
     steps = zip(outer, inside, (tensor.stride(axis) for tensor in tensors), strict=True)
     return [Steps(*three) for three in steps], inner
+
+
+def _of_one_row(tensor: Tensor, axis: int) -> int:
+    """Where another row would begin, if there were one."""
+    if axis:
+        return tensor.stride(axis - 1)
+    return tensor.stride(-1) if tensor.dim() > 1 else tensor.shape[0] * tensor.stride(0)
