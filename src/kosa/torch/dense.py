@@ -174,10 +174,13 @@ def wanted(*args: Any) -> bool:
     return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in args)
 
 
-@torch.compiler.assume_constant_result
 def _nested_gradients() -> int:
     """How many of torch.func's gradients are taken here, one inside the other: known when the compiler traces."""
     return sum(level.key() == TransformType.Grad for level in retrieve_all_functorch_interpreters())
+
+
+# What torch.compiler.assume_constant_result sets, which to do so imports the compiler: a second, and Triton.
+_nested_gradients._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def check_traced() -> None:

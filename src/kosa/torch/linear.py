@@ -4,12 +4,10 @@ For a loss that is reduced, gradients are made with it, in three products, and t
 Whatever else is asked for (a second backward, other upstream gradients, a further derivative) is computed anew.
 """
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from kosa.dispatch import options_of
 from kosa.loss import Options
@@ -122,17 +120,6 @@ linear_statistics_op = torch.library.custom_op(
 def _(hidden: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     kinds = [torch.int64 if i == 2 else torch.float64 for i in range(7)]
     return tuple(hidden.new_empty(hidden.shape[:-1], dtype=kind) for kind in kinds)
-
-
-@register_flop_formula([op._opoverload.overloadpacket for op in (linear_losses_op, linear_statistics_op)])
-def _(hidden: Any, weight: Any, *_: Any, **__: Any) -> int:
-    return 2 * math.prod(hidden[:-1]) * math.prod(weight)
-
-
-@register_flop_formula(linear_gradients_op._opoverload.overloadpacket)
-def _(upstream: Any, lse_upstream: Any, hidden: Any, weight: Any, *rest: Any, **__: Any) -> int:
-    needs_hidden, needs_weight = rest[-4:-2]
-    return (1 + needs_hidden + needs_weight) * 2 * math.prod(hidden[:-1]) * math.prod(weight)
 
 
 def _gradients(ctx: Any, saved: Any, upstream: Tensor, of_lse: Tensor | None = None) -> list[Tensor | None]:
