@@ -9,7 +9,9 @@ from torch.utils._pytree import tree_map
 
 import kosa
 import kosa.torch
+from kosa.loss import Options
 from kosa.torch import host
+from kosa.torch.reduction import total_weight
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAN = float("nan")
@@ -214,3 +216,11 @@ def test_the_storage_of_a_large_gradient_is_freed_with_it_and_not_resized():
     kept = weakref.ref(z.grad)
     z.grad = None
     assert kept() is None
+
+
+def test_a_denominator_on_another_device_is_not_waited_for():
+    divisor = torch.ones(1, device="meta")  # whose number nobody can ask for
+    options = Options(denominator=divisor)
+    total = total_weight(torch.zeros(3, 2), None, None, (3,), options)
+    assert isinstance(total, torch.Tensor)
+    assert (total.shape, total.dtype, total.device.type) == ((), torch.float64, "meta")

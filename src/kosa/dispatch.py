@@ -6,18 +6,18 @@ from typing import Any
 
 from kosa.loss import Options
 
+_PLAIN = {bool, float, int, str, type(None)}
 _known_options = lru_cache(maxsize=256, typed=True)(Options)
 
 
 def options_of(*values: Any) -> Options:
     """The same options as in an earlier call need no second check, which takes as long as a small kernel."""
     torch = sys.modules.get("torch")
-    if torch is not None and (torch.compiler.is_compiling() or on_tensors(*values)):
-        return Options(*values)  # the compiler traces no cache, and a tensor's number may change
-    try:
-        return _known_options(*values)
-    except TypeError:  # a value that cannot be hashed, or is of a wrong type
+    if torch is not None and torch.compiler.is_compiling():  # which traces no cache
         return Options(*values)
+    # Others may change where they are, a tensor's number say, or cannot be looked up.
+    known = _PLAIN.issuperset(map(type, values))
+    return _known_options(*values) if known else Options(*values)
 
 
 def on_tensors(*values: Any) -> bool:

@@ -20,8 +20,8 @@ def total_weight(
     """Return what "mean" divides by: Σ class_weight[target]·row_weight of the rows that count, or their number."""
     if options.denominator is not None:
         divisor = dense.value_of(options, "denominator")
-        # A tensor in the graph, which then holds for any number.
-        if isinstance(divisor, Tensor) and torch.compiler.is_compiling():
+        # A tensor in a graph, which then holds for any number; or on a GPU, for which the host does not wait.
+        if isinstance(divisor, Tensor) and (torch.compiler.is_compiling() or not divisor.is_cpu):
             return divisor.to(torch.float64).reshape(())
         return float(divisor)
     if targets.dtype.is_floating_point:
